@@ -1,0 +1,61 @@
+"""What can go wrong, sorted by who can act on it: the person, or the engine.
+
+A `Refusal` carries the sentence the person reads. A `ProviderError` says what is known about the
+paid call; the engine turns it into an outcome of the job.
+"""
+
+from datetime import timedelta
+from enum import StrEnum
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
+    """The person can fix it. `str(refusal)` is the sentence they read; it costs nothing."""
+
+
+class Cause(StrEnum):
+    """Why a job stopped or stalled; each has one sentence in `bot.ui.cards`."""
+
+    MODERATION = "moderation"
+    BAD_INPUT = "bad_input"
+    NO_CREDIT = "no_credit"
+    BAD_KEY = "bad_key"
+    NOT_ALLOWED = "not_allowed"
+    BUSY = "busy"
+    BROKEN = "broken"
+    NO_ANSWER = "no_answer"
+    UNREADABLE = "unreadable"
+    INTERRUPTED = "interrupted"
+    PICTURE_GONE = "picture_gone"
+    OVERDUE = "overdue"
+    CLIP_GONE = "clip_gone"
+    CLIP_UNUSABLE = "clip_unusable"
+    CLIP_TOO_LARGE = "clip_too_large"
+    CHANNEL_GONE = "channel_gone"
+    NO_PERMISSION = "no_permission"
+    BLOCKED_BY_DISCORD = "blocked_by_discord"
+    DISCORD_DOWN = "discord_down"
+
+
+class ProviderError(Exception):
+    """A call to a provider did not give what was asked. `detail` is for logs, never for members."""
+
+    def __init__(self, cause: Cause, detail: str = "") -> None:
+        super().__init__(f"{cause}: {detail}" if detail else str(cause))
+        self.cause = cause
+        self.detail = detail
+
+
+class ProviderBusy(ProviderError):
+    """Surely not accepted, and worth asking again after `retry_after` (None: the route does not say)."""
+
+    def __init__(self, detail: str = "", *, retry_after: timedelta | None = None) -> None:
+        super().__init__(Cause.BUSY, detail)
+        self.retry_after = retry_after
+
+
+class ProviderRejected(ProviderError):
+    """Surely not accepted, and asking again the same way would not help. Nothing was charged."""
+
+
+class ProviderUnsure(ProviderError):
+    """The answer was lost or unreadable: a submitted job may have been taken, and may be charged."""

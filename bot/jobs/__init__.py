@@ -1,0 +1,1 @@
+"""What a clip job is, how it moves, and who moves it. Nothing here knows Discord."""

@@ -1,0 +1,325 @@
+"""The life of a job, as a pure function: a job and an outcome go in, the next job comes out.
+
+No clock, no loop, no I/O, no Discord. Every arrow there is:
+
+    DRAFT ──CardPosted──► QUEUED ──Begun──► SUBMITTING ──Accepted──► RENDERING ──Ready──► POSTING ──Posted──► DELIVERED
+      │                   │  ▲                │ │ │                    ▲  │                │  │
+      │                   │  └──Busy──────────┘ │ └──Lost──► UNSURE ───┘  │                │  └─CouldNotPost──► UNDELIVERABLE
+      └──Cancelled──► CANCELLED ◄──Cancelled    └──Refused──► FAILED ◄────┴─Broke, GaveUp──┘
+                                                                ▲
+    UNSURE ──Accepted (found by our reference)──► RENDERING     │
+    UNSURE ──Absent (surely not there), TriedAgain (a person's click)──► QUEUED
+    UNSURE ──GaveUp──► FAILED
+
+SUBMITTING and POSTING cannot be cancelled: money or a message may be under way. Outcomes that
+change nothing but the timing (StillRendering, Stumbled) keep the state; the engine does not write
+the former at all.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+
+from bot.errors import Cause
+
+
+class State(StrEnum):
+    DRAFT = "draft"
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    UNSURE = "unsure"
+    RENDERING = "rendering"
+    POSTING = "posting"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNDELIVERABLE = "undeliverable"
+
+
+OPEN = frozenset(
+    {State.DRAFT, State.QUEUED, State.SUBMITTING, State.UNSURE, State.RENDERING, State.POSTING}
+)
+CANCELLABLE = frozenset({State.DRAFT, State.QUEUED})
+
+
+class Charge(StrEnum):
+    """What the owner owes for a job, as far as we know."""
+
+    NONE = "none"
+    RESERVED = "reserved"
+    CHARGED = "charged"
+    MAYBE = "maybe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One paid clip, from the command to the post; exactly one row of the table `jobs`.
+
+    Times are aware UTC. `price_cents` counts hundredths of the owner's currency. `reference` is our
+    own name for the current attempt, `provider_task` the route's. The pictures hang on the card
+    (`card_id`) while the job waits and on the post (`post_id`) afterwards; no row holds them.
+    """
+
+    id: str
+    state: State = State.DRAFT
+    version: int = 0
+    created_at: datetime
+    changed_at: datetime
+
+    interaction_id: int | None = None
+    guild_id: int | None = None
+    channel_id: int
+    asker_id: int
+    parent_id: str | None = None
+    card_id: int | None = None
+    post_id: int | None = None
+    upload_limit: int | None = None
+
+    model: str
+    route: str
+    variant: str
+    prompt: str
+    negative_prompt: str | None = None
+    seconds: int
+    quality: str | None = None
+    ratio: str | None = None
+    strength: float | None = None
+    has_picture: bool = False
+    has_end_picture: bool = False
+
+    price_cents: int = 0
+    charge: Charge = Charge.RESERVED
+    worker: str | None = None
+    attempt: int = 0
+    stumbles: int = 0
+    not_before: datetime | None = None
+    reference: str | None = None
+    provider_task: str | None = None
+    submitted_at: datetime | None = None
+    rendered_at: datetime | None = None
+    clip_url: str | None = None
+    cause: Cause | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.state in OPEN
+
+
+# Outcomes. A provider returns Accepted, StillRendering, Ready or Broke; the engine makes the others.
+
+
+@dataclass(frozen=True, slots=True)
+class CardPosted:
+    card_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Called off before anything was paid: by a person, or because a draft never got its card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The intent to pay, written before the paid call."""
+
+    reference: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider has the job under its own id."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Surely not accepted; try again later. Nothing was charged."""
+
+    retry_after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Surely not accepted, for good. Nothing was charged."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The answer to the paid call never came, or we stopped before it was written down."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The route looked our reference up and has nothing: the paid call was never taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriedAgain:
+    """A person read that it may cost twice, and asked for it all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillRendering:
+    """Not done. `progress` is 0..1 and `queued` True or False where the route tells, else None."""
+
+    progress: float | None = None
+    queued: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The clip waits at `clip_url`, which may be short-lived; `check` gives a fresh one."""
+
+    clip_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The provider, or the clip it gave, ended the job. `charged` None: nobody says."""
+
+    cause: Cause
+    charged: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """We stopped asking: a day past the deadline, or nobody answered an unsure job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    post_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stumbled:
+    """Posting failed in a way that may pass: same job, same nonce, later."""
+
+    cause: Cause
+    retry_after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class CouldNotPost:
+    """Discord will not take it: the clip is paid and kept, the job ends."""
+
+    cause: Cause
+
+
+Outcome = (
+    CardPosted
+    | Cancelled
+    | Begun
+    | Accepted
+    | Busy
+    | Refused
+    | Lost
+    | Absent
+    | TriedAgain
+    | StillRendering
+    | Ready
+    | Broke
+    | GaveUp
+    | Posted
+    | Stumbled
+    | CouldNotPost
+)
+
+
+class IllegalArrow(Exception):  # noqa: N818 - names the arrow, as the docstring above draws them
+    """No arrow leaves this state with this outcome: a bug, or a stale writer that must not win."""
+
+
+def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
+    """The job after `outcome`, one version on. Raises IllegalArrow where no arrow is drawn above."""
+
+    def to(state: State, **changes: object) -> Job:
+        moved = replace(job, **changes)  # type: ignore[arg-type]  # names and types are those of Job
+        return replace(moved, state=state, version=job.version + 1, changed_at=now)
+
+    match outcome, job.state:
+        case CardPosted(card_id), State.DRAFT:
+            return to(State.QUEUED, card_id=card_id)
+        case Cancelled(), State.DRAFT | State.QUEUED:
+            return to(State.CANCELLED, charge=Charge.NONE)
+        case Begun(reference, worker), State.QUEUED:
+            return to(
+                State.SUBMITTING,
+                reference=reference,
+                worker=worker,
+                attempt=job.attempt + 1,
+                submitted_at=now,
+                not_before=None,
+                cause=None,
+            )
+        case Accepted(task), State.SUBMITTING | State.UNSURE:
+            return to(State.RENDERING, provider_task=task, stumbles=0, cause=None)
+        case Busy(retry_after), State.SUBMITTING:
+            return to(
+                State.QUEUED,
+                not_before=now + retry_after,
+                stumbles=job.stumbles + 1,
+                submitted_at=None,
+                cause=Cause.BUSY,
+            )
+        case Refused(cause), State.SUBMITTING:
+            return to(State.FAILED, cause=cause, charge=Charge.NONE)
+        case Lost(cause), State.SUBMITTING:
+            return to(State.UNSURE, cause=cause, charge=Charge.MAYBE)
+        case (Absent() | TriedAgain()), State.UNSURE:
+            return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED)
+        case StillRendering(), State.RENDERING:
+            return job
+        case Ready(clip_url), State.RENDERING:
+            return to(State.POSTING, clip_url=clip_url, rendered_at=now, charge=Charge.CHARGED)
+        case Ready(clip_url), State.POSTING:
+            return to(State.POSTING, clip_url=clip_url)
+        case Broke(cause, charged), State.RENDERING:
+            charge = {True: Charge.CHARGED, False: Charge.NONE, None: Charge.MAYBE}[charged]
+            return to(State.FAILED, cause=cause, charge=charge)
+        case Broke(cause, _), State.POSTING:
+            return to(State.FAILED, cause=cause, charge=Charge.CHARGED)
+        case GaveUp(), State.RENDERING | State.UNSURE:
+            return to(State.FAILED, cause=Cause.OVERDUE, charge=Charge.MAYBE)
+        case Posted(post_id), State.POSTING:
+            return to(State.DELIVERED, post_id=post_id, cause=None)
+        case Stumbled(cause, retry_after), State.POSTING:
+            return to(
+                State.POSTING,
+                cause=cause,
+                not_before=now + retry_after,
+                stumbles=job.stumbles + 1,
+            )
+        case CouldNotPost(cause), State.POSTING:
+            return to(State.UNDELIVERABLE, cause=cause)
+        case (
+            (
+                CardPosted()
+                | Cancelled()
+                | Begun()
+                | Accepted()
+                | Busy()
+                | Refused()
+                | Lost()
+                | Absent()
+                | TriedAgain()
+                | StillRendering()
+                | Ready()
+                | Broke()
+                | GaveUp()
+                | Posted()
+                | Stumbled()
+                | CouldNotPost()
+            ),
+            _,
+        ):
+            raise IllegalArrow(f"{job.state} has no arrow for {type(outcome).__name__}")
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,1 @@
+"""Pictures in, clips out: decoding and encoding, always off the event loop."""
