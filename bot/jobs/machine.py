@@ -2,14 +2,19 @@
 
 No clock, no loop, no I/O, no Discord. Every arrow there is:
 
-    DRAFT ──CardPosted──► QUEUED ──Begun──► SUBMITTING ──Accepted──► RENDERING ──Ready──► POSTING ──Posted──► DELIVERED
-      │                   │  ▲                │ │ │                    ▲  │                │  │
-      │                   │  └──Busy──────────┘ │ └──Lost──► UNSURE ───┘  │                │  └─CouldNotPost──► UNDELIVERABLE
-      └──Cancelled──► CANCELLED ◄──Cancelled    └──Refused──► FAILED ◄────┴─Broke, GaveUp──┘
-                                                                ▲
-    UNSURE ──Accepted (found by our reference)──► RENDERING     │
-    UNSURE ──Absent (surely not there), TriedAgain (a person's click)──► QUEUED
-    UNSURE ──GaveUp──► FAILED
+    DRAFT ──CardPosted─► QUEUED ──Begun─► SUBMITTING ──Accepted─► RENDERING ──Ready─► POSTING ──Posted─► DELIVERED
+
+    DRAFT, QUEUED ──Cancelled─────────────────────────────► CANCELLED
+    SUBMITTING ──Busy (surely not taken)──────────────────► QUEUED
+    SUBMITTING ──Refused──────────────────────────────────► FAILED
+    SUBMITTING ──Lost─────────────────────────────────────► UNSURE
+    UNSURE ──Accepted (found by our reference)────────────► RENDERING
+    UNSURE ──Absent (looked up, surely not there)─────────► QUEUED
+    UNSURE ──TriedAgain (a person's click)────────────────► QUEUED
+    UNSURE, RENDERING ──GaveUp────────────────────────────► FAILED
+    RENDERING, POSTING ──Broke────────────────────────────► FAILED
+    POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
+    POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
 
 SUBMITTING and POSTING cannot be cancelled: money or a message may be under way. Outcomes that
 change nothing but the timing (StillRendering, Stumbled) keep the state; the engine does not write
@@ -37,9 +42,7 @@ class State(StrEnum):
     UNDELIVERABLE = "undeliverable"
 
 
-OPEN = frozenset(
-    {State.DRAFT, State.QUEUED, State.SUBMITTING, State.UNSURE, State.RENDERING, State.POSTING}
-)
+OPEN = frozenset({State.DRAFT, State.QUEUED, State.SUBMITTING, State.UNSURE, State.RENDERING, State.POSTING})
 CANCELLABLE = frozenset({State.DRAFT, State.QUEUED})
 
 
@@ -58,7 +61,8 @@ class Job:
 
     Times are aware UTC. `price_cents` counts hundredths of the owner's currency. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
-    (`card_id`) while the job waits and on the post (`post_id`) afterwards; no row holds them.
+    (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
+    `picture_file` and `end_picture_file`; no row holds them.
     """
 
     id: str
@@ -85,8 +89,8 @@ class Job:
     quality: str | None = None
     ratio: str | None = None
     strength: float | None = None
-    has_picture: bool = False
-    has_end_picture: bool = False
+    picture_file: str | None = None
+    end_picture_file: str | None = None
 
     price_cents: int = 0
     charge: Charge = Charge.RESERVED
@@ -102,7 +106,7 @@ class Job:
     cause: Cause | None = None
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         return self.state in OPEN
 
 
@@ -233,7 +237,7 @@ Outcome = (
 )
 
 
-class IllegalArrow(Exception):  # noqa: N818 - names the arrow, as the docstring above draws them
+class IllegalArrow(Exception):
     """No arrow leaves this state with this outcome: a bug, or a stale writer that must not win."""
 
 
@@ -273,14 +277,14 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.FAILED, cause=cause, charge=Charge.NONE)
         case Lost(cause), State.SUBMITTING:
             return to(State.UNSURE, cause=cause, charge=Charge.MAYBE)
-        case (Absent() | TriedAgain()), State.UNSURE:
+        case ((Absent() | TriedAgain()), State.UNSURE):
             return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED)
         case StillRendering(), State.RENDERING:
             return job
         case Ready(clip_url), State.RENDERING:
             return to(State.POSTING, clip_url=clip_url, rendered_at=now, charge=Charge.CHARGED)
         case Ready(clip_url), State.POSTING:
-            return to(State.POSTING, clip_url=clip_url)
+            return to(State.POSTING, clip_url=clip_url, stumbles=job.stumbles + 1)
         case Broke(cause, charged), State.RENDERING:
             charge = {True: Charge.CHARGED, False: Charge.NONE, None: Charge.MAYBE}[charged]
             return to(State.FAILED, cause=cause, charge=charge)

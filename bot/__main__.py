@@ -1,0 +1,256 @@
+"""The composition root: builds everything, in order; nothing else builds.
+
+`python -m bot` is the `animatic` command.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import discord
+import structlog
+from discord.http import Route
+
+from bot.client import AnimaticBot
+from bot.config import Config, ConfigError
+from bot.jobs.desk import Desk
+from bot.jobs.engine import Engine
+from bot.jobs.limits import Limits
+from bot.jobs.models import Menu, Model
+from bot.jobs.store import Store, open_store
+from bot.providers.base import Provider
+from bot.providers.http import open_http
+from bot.providers.makevid import Makevid
+from bot.providers.sketch import Sketch
+from bot.ui.announcer import DiscordAnnouncer
+
+log = structlog.get_logger(__name__)
+
+ALIVE_EVERY = 15.0  # seconds; the container's health check wants the file younger than a minute
+LONGEST_BACKOFF = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Animatic:
+    """The parts of a running bot."""
+
+    store: Store
+    providers: dict[str, Provider]
+    menu: Menu
+    bot: AnimaticBot
+    engine: Engine
+    desk: Desk
+
+
+def system_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def build(
+    config: Config, *, now: Callable[[], datetime] = system_clock, worker: str | None = None
+) -> AsyncIterator[Animatic]:
+    """Put the bot together and take it apart again. Nothing runs yet and nobody is logged in.
+
+    Raises ConfigError when a model asks a route for what it does not have.
+    """
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(config.store.url.get_secret_value()))
+        pool = stack.enter_context(encoders())
+        providers = await stack.enter_async_context(open_providers(config, pool))
+        menu = build_menu(config, providers)
+        bot = AnimaticBot(
+            store=store,
+            requeue_emoji=config.animate.requeue_emoji,
+            shard_ids=config.discord.shard_ids,
+            shard_count=config.discord.shard_count,
+        )
+        announcer = DiscordAnnouncer(
+            bot=bot, store=store, menu=menu, pool=pool, now=now, emoji=config.animate.requeue_emoji
+        )
+        engine = Engine(
+            store=store,
+            providers=providers,
+            menu=menu,
+            announcer=announcer,
+            now=now,
+            worker=worker or f"{socket.gethostname()[:16]}-{os.getpid()}-{secrets.token_hex(4)}",
+            folder=config.data.folder / "clips",
+            slots=config.engine.slots_of,
+        )
+        limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
+        bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
+        yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
+
+
+def encoders() -> ProcessPoolExecutor:
+    """Worker processes for encoding, so that the event loop and its thread stay free."""
+    return ProcessPoolExecutor(max_workers=2, mp_context=multiprocessing.get_context("spawn"))
+
+
+@asynccontextmanager
+async def open_providers(config: Config, pool: ProcessPoolExecutor) -> AsyncIterator[dict[str, Provider]]:
+    """The adapters of all configured routes, by route."""
+    providers: dict[str, Provider] = {}
+    private = config.network.allow_private_addresses
+    async with open_http() as http:
+        if config.routes.makevid:
+            providers["makevid"] = Makevid(
+                http=http, settings=config.routes.makevid, allow_private_addresses=private
+            )
+        if config.routes.sketch.enabled:
+            providers["sketch"] = Sketch(folder=config.data.folder / "sketch", pool=pool)
+        try:
+            yield providers
+        finally:
+            for provider in providers.values():
+                await provider.aclose()
+
+
+def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
+    """The configured models with what their routes say they can do. Raises ConfigError."""
+    models: dict[str, Model] = {}
+    mistakes: list[str] = []
+    for name, settings in config.models.items():
+        variants = providers[settings.route].variants
+        variant = settings.variant or name
+        if variant not in variants:
+            known = ", ".join(variants)
+            mistakes.append(f"models.{name}.variant = {variant!r}: {settings.route} has {known}")
+            continue
+        models[name] = Model(
+            name=name,
+            label=settings.label or name.capitalize(),
+            route=settings.route,
+            variant=variant,
+            can=variants[variant],
+            price_cents=settings.price_cents,
+        )
+    if mistakes:
+        raise ConfigError(mistakes)
+    default = config.animate.default_model or next(iter(models))
+    return Menu(models=models, default=default, currency=config.money.currency)
+
+
+async def run(config: Config) -> None:
+    """Serve Discord until SIGINT or SIGTERM; a second signal ends at once.
+
+    The engine runs beside the gateway client: it goes on delivering over REST while the gateway is away.
+    """
+    token = required_token(config)
+    use_api_base(config)
+    async with build(config) as animatic:
+        await log_in(animatic.bot, token)
+        stopping = asyncio.Event()
+        stop_on_signals(stopping)
+        async with animatic.bot:
+            gateway = asyncio.create_task(stay_connected(animatic.bot), name="gateway")
+            engine = asyncio.create_task(animatic.engine.run(), name="engine")
+            alive = asyncio.create_task(keep_alive_file(config.data.folder / "alive"), name="alive")
+            stopped = asyncio.create_task(stopping.wait(), name="stopped")
+            await asyncio.wait({gateway, engine, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            log.info("stopping")
+            animatic.engine.stop()
+            await asyncio.wait({engine})
+            for task in (gateway, alive, stopped):
+                task.cancel()
+            outcomes = await asyncio.gather(engine, gateway, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+async def who_am_i(config: Config) -> tuple[int, str]:
+    """The application's id and the bot's name, asked of Discord. Raises ConfigError without a good token."""
+    use_api_base(config)
+    client = discord.Client(intents=discord.Intents.none())
+    try:
+        await log_in(client, required_token(config))
+        assert client.application_id is not None
+        return client.application_id, str(client.user)
+    finally:
+        await client.close()
+
+
+def required_token(config: Config) -> str:
+    if config.discord.token is None:
+        raise ConfigError(["discord.token is missing: the bot's token, from Discord's developer portal"])
+    return config.discord.token.get_secret_value()
+
+
+def invite_link(application_id: int, permissions: discord.Permissions) -> str:
+    return discord.utils.oauth_url(
+        application_id, permissions=permissions, scopes=("bot", "applications.commands")
+    )
+
+
+def use_api_base(config: Config) -> None:
+    """Send discord.py's REST calls through the configured proxy; the gateway address is asked there too."""
+    if config.discord.api_base:
+        Route.BASE = config.discord.api_base.rstrip("/")
+
+
+async def log_in(bot: discord.Client, token: str) -> None:
+    """Log in over REST. Raises ConfigError when Discord does not know the token."""
+    try:
+        await bot.login(token)
+    except discord.LoginFailure:
+        raise ConfigError(
+            ["discord.token: Discord does not accept it. Copy it anew from the developer portal, page Bot"]
+        ) from None
+
+
+async def stay_connected(bot: AnimaticBot) -> None:
+    """Keep a gateway connection. discord.py gives up when the very first one fails, so it is asked again."""
+    backoff = 1.0
+    while not bot.is_closed():
+        try:
+            await bot.connect(reconnect=True)
+        except (
+            discord.DiscordException,
+            aiohttp.ClientError,
+            OSError,
+            AttributeError,
+            TimeoutError,
+        ) as error:
+            log.warning("gateway_unreachable", error=type(error).__name__, again_in_seconds=backoff)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+
+
+def stop_on_signals(stopping: asyncio.Event) -> None:
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows: Ctrl+C ends the process as Python does
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+async def keep_alive_file(path: Path) -> None:
+    """Touch a file while the event loop turns: what the container's health check looks at."""
+    while True:
+        await asyncio.to_thread(path.touch)
+        await asyncio.sleep(ALIVE_EVERY)
+
+
+def main() -> None:
+    from bot.cli import app  # noqa: PLC0415 - cli imports this module for its parts
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""The `animatic` command. Each command reads the config, builds what it needs and says how it went."""
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bot import __main__ as root
+from bot import logs
+from bot.client import PERMISSIONS
+from bot.config import Config, ConfigError, load
+from bot.errors import ProviderBusy, ProviderError, Refusal
+from bot.jobs.machine import Broke, Ready
+from bot.jobs.models import Model
+from bot.media import clip as clips
+from bot.media.picture import normalise
+from bot.providers.base import ClipRequest, Picture, Provider
+from bot.providers.http import download, open_http
+from bot.ui.cards import WHY
+
+app = typer.Typer(
+    help="Animatic brings pictures to life in Discord.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+ConfigPath = Annotated[
+    Path | None,
+    typer.Option("--config", help="The config file; else $ANIMATIC_CONFIG, else config.toml here."),
+]
+
+
+def _load(path: Path | None) -> Config:
+    """The config, with logging set up as it says; mistakes are printed and end the program with 2."""
+    try:
+        config = load(path)
+    except ConfigError as error:
+        _stop(error)
+    logs.configure(config.logging.level, config.logging.format, secrets=config.secrets())
+    return config
+
+
+def _stop(problem: object, code: int = 2) -> "typer.NoReturn":
+    errors.print(str(problem), markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(config: ConfigPath = None) -> None:
+    """Serve Discord: answer commands, make clips, post them."""
+    settings = _load(config)
+    try:
+        asyncio.run(root.run(settings))
+    except ConfigError as error:
+        _stop(error)
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.")] = 8770,
+    once: Annotated[
+        bool, typer.Option("--once", help="No browser: one member animates, then reacts.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="With --once.")] = None,
+    prompt: Annotated[str, typer.Option(help="With --once.")] = "camera slowly pulls out",
+    out: Annotated[Path, typer.Option(help="With --once: where the clips go.")] = Path("clip.mp4"),
+) -> None:
+    """Try the bot in a simulated Discord in your browser: no account, no key, no cost."""
+    if importlib.util.find_spec("simcord") is None:
+        _stop("The demo needs one more package. Install it with: pip install 'animatic[demo]'")
+    from bot import demo as demo_world  # noqa: PLC0415 - needs the extra `demo`
+
+    if once:
+        if picture is None:
+            _stop("--once needs --picture FILE")
+        raise typer.Exit(asyncio.run(demo_world.once(picture, prompt, out, console)))
+    asyncio.run(demo_world.serve(port, console))
+
+
+@app.command()
+def render(
+    picture: Annotated[str, typer.Argument(help="A picture file, an https address, or - for text alone.")],
+    prompt: Annotated[str, typer.Argument(help="What should happen in the clip.")],
+    model: Annotated[str | None, typer.Option(help="One of the configured models.")] = None,
+    seconds: Annotated[int | None, typer.Option(help="How long the clip is.")] = None,
+    quality: Annotated[str | None, typer.Option(help="How fine it is, where the model has a choice.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the clip goes.")] = Path("clip.mp4"),
+    config: ConfigPath = None,
+) -> None:
+    """Make one clip without Discord: the way to try a key. It costs what the provider takes."""
+    settings = _load(config)
+    try:
+        facts = asyncio.run(_render(settings, picture, prompt, model, seconds, quality, out))
+    except ConfigError as error:
+        _stop(error)
+    except Refusal as refusal:
+        _stop(refusal, 1)
+    except ProviderError as error:
+        _stop(f"{WHY[error.cause]} ({error.cause})", 1)
+    console.print(f"{out}: {facts.width}×{facts.height}, {facts.seconds:.1f} s, {facts.codec}")
+
+
+async def _render(
+    config: Config,
+    source: str,
+    prompt: str,
+    name: str | None,
+    seconds: int | None,
+    quality: str | None,
+    out: Path,
+) -> clips.ClipFacts:
+    with root.encoders() as pool:
+        async with root.open_providers(config, pool) as providers:
+            menu = root.build_menu(config, providers)
+            model = menu.models.get(name or menu.default)
+            if model is None:
+                raise Refusal(f"There is no model {name!r}; there are: {', '.join(menu.models)}.")
+            request = ClipRequest(
+                reference=root.system_clock().strftime("render-%Y%m%d%H%M%S%f"),
+                variant=model.variant,
+                prompt=prompt,
+                seconds=seconds or model.can.seconds[0],
+                quality=quality or next(iter(model.can.qualities), None),
+                picture=await _picture(config, source, model),
+            )
+            await _make(providers[model.route], model, request, out)
+            return await clips.probe(out)
+
+
+async def _picture(config: Config, source: str, model: Model) -> Picture | None:
+    if source == "-":
+        return None
+    if source.startswith(("https://", "http://")):
+        path = config.data.folder / "render-picture"
+        async with open_http() as http:
+            await download(
+                http,
+                source,
+                path,
+                max_bytes=25 * 1024 * 1024,
+                allow_private=config.network.allow_private_addresses,
+                media="image",
+            )
+        data = await asyncio.to_thread(path.read_bytes)
+        path.unlink()
+        found = await normalise(data, model.can.picture)
+        return Picture(
+            data=found.data, media_type=found.media_type, width=found.width, height=found.height, link=source
+        )
+    if not Path(source).is_file():
+        raise Refusal(f"There is no picture at {source}.")
+    if model.can.by_link:
+        raise Refusal(f"{model.label} on this route wants the https address of a picture, not a file.")
+    return await normalise(await asyncio.to_thread(Path(source).read_bytes), model.can.picture)
+
+
+async def _make(provider: Provider, model: Model, request: ClipRequest, out: Path) -> None:
+    """Submit once, then ask until the clip is there, showing how it goes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task(f"{model.label}: submitting", total=None)
+        task = (await provider.submit(request)).task
+        pause = model.can.first_poll
+        started = root.system_clock()
+        while True:
+            await asyncio.sleep(pause.total_seconds())
+            pause = model.can.least_poll_gap
+            if root.system_clock() - started > model.can.deadline:
+                raise Refusal(f"It is not ready after {model.can.deadline}. The provider's task is {task}.")
+            try:
+                answer = await provider.check(task)
+            except ProviderBusy as busy:
+                pause = busy.retry_after or pause
+                continue
+            except ProviderError as error:
+                progress.update(bar, description=f"{model.label}: no answer ({error.cause}), asking again")
+                continue
+            if isinstance(answer, Ready):
+                break
+            if isinstance(answer, Broke):
+                raise Refusal(WHY[answer.cause])
+            share = answer.progress
+            progress.update(
+                bar,
+                description=f"{model.label}: {'waiting' if answer.queued else 'rendering'}",
+                total=None if share is None else 1.0,
+                completed=share or 0.0,
+            )
+        progress.update(bar, description=f"{model.label}: downloading")
+        await provider.fetch(answer.clip_url, out)
+
+
+@app.command()
+def invite(
+    application_id: Annotated[
+        int | None,
+        typer.Argument(help="The application's id; asked of Discord with the token when left out."),
+    ] = None,
+    config: ConfigPath = None,
+) -> None:
+    """Print the link that invites the bot to a server, with the least permissions it needs."""
+    if application_id is None:
+        application_id = _application(_load(config))[0]
+    console.print(root.invite_link(application_id, PERMISSIONS), soft_wrap=True)
+
+
+@app.command()
+def doctor(config: ConfigPath = None) -> None:
+    """Check the config, the database and the token, without spending anything."""
+    settings = _load(config)
+    try:
+        models = asyncio.run(_check_parts(settings))
+        console.print("config    fine")
+        console.print("database  fine, schema up to date")
+        console.print(f"models    {models}")
+        application_id, name = _application(settings)
+    except ConfigError as error:
+        _stop(error)
+    console.print(f"discord   logged in as {name}")
+    console.print(f"invite    {root.invite_link(application_id, PERMISSIONS)}", soft_wrap=True)
+
+
+async def _check_parts(config: Config) -> str:
+    async with root.build(config) as animatic:
+        return ", ".join(f"{model.name} (on {model.route})" for model in animatic.menu.models.values())
+
+
+def _application(config: Config) -> tuple[int, str]:
+    try:
+        return asyncio.run(root.who_am_i(config))
+    except ConfigError as error:
+        _stop(error)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,101 @@
+"""The Discord client: holds what cogs need, loads them, decides nothing."""
+
+import hashlib
+import json
+
+import discord
+import structlog
+from discord import app_commands
+from discord.ext import commands
+from discord.gateway import DiscordWebSocket
+from yarl import URL
+
+from bot.jobs.desk import Desk
+from bot.jobs.store import Store
+from bot.ui import answer
+from bot.ui.controls import JobButton
+
+log = structlog.get_logger(__name__)
+
+COGS = ("cogs.animate", "cogs.requeue", "cogs.about")
+
+# What an invite asks for, and nothing more. Add Reactions is for the 🔁 under a post.
+PERMISSIONS = discord.Permissions(
+    view_channel=True,
+    send_messages=True,
+    send_messages_in_threads=True,
+    attach_files=True,
+    read_message_history=True,
+    add_reactions=True,
+)
+
+
+class Tree(app_commands.CommandTree["AnimaticBot"]):
+    """Every command's errors end in `bot.ui.answer`, like those of buttons and modals."""
+
+    async def on_error(
+        self, interaction: discord.Interaction["AnimaticBot"], error: app_commands.AppCommandError
+    ) -> None:
+        await answer.error(interaction, error)
+
+
+class AnimaticBot(commands.AutoShardedBot):
+    """No privileged intents: messages are watched only for deleted cards, reactions for requeues."""
+
+    desk: Desk
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        requeue_emoji: str = "🔁",
+        shard_ids: tuple[int, ...] | None = None,
+        shard_count: int | None = None,
+    ) -> None:
+        super().__init__(
+            command_prefix=commands.when_mentioned,
+            help_command=None,
+            tree_cls=Tree,
+            intents=discord.Intents(guilds=True, guild_messages=True, guild_reactions=True),
+            allowed_mentions=discord.AllowedMentions.none(),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False),
+            max_messages=None,
+            shard_ids=shard_ids,  # type: ignore[arg-type]  # any sequence will do, None for all
+            shard_count=shard_count,
+        )
+        self._store = store
+        self.requeue_emoji = requeue_emoji
+
+    async def setup_hook(self) -> None:
+        self.add_dynamic_items(JobButton)
+        for cog in COGS:
+            await self.load_extension(cog)
+        await self._sync_when_changed()
+
+    async def launch_shards(self) -> None:
+        """Ask Discord, or the configured proxy, for the gateway's address also when the shards are given.
+
+        discord.py asks only when it needs the shard count, and else dials a fixed address.
+        """
+        if self.shard_count is not None:
+            _, gateway, _ = await self.http.get_bot_gateway()
+            DiscordWebSocket.DEFAULT_GATEWAY = URL(gateway)
+        await super().launch_shards()
+
+    async def on_ready(self) -> None:
+        log.info("ready", user=str(self.user), servers=len(self.guilds))
+
+    async def _sync_when_changed(self) -> None:
+        """Send the commands to Discord only when they differ from what was sent last.
+
+        Creating commands is limited to 200 a day and server; a restart loop would use them up.
+        """
+        payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
+        digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
+        key = f"commands:{self.application_id}"
+        if await self._store.recall(key) == digest:
+            return
+        await self.tree.sync()
+        await self._store.remember(key, digest)
+        log.info("commands_synced", commands=len(payload))

@@ -1,0 +1,199 @@
+"""The bot in a simulated Discord in your browser: no account, no key, no cost.
+
+The bot, its database, its engine and the built-in `sketch` route are the real ones; only Discord is
+played, by simcord. It has a clock of its own, which is the clock the bot gets; a ticker moves it along
+with the wall clock and refreshes the page when something happened.
+"""
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import discord
+import simcord
+from rich.console import Console
+from simcord import ChannelHandle, Env, MemberActor, SetupError
+
+from bot import __main__ as root
+from bot import logs
+from bot.config import Config, DataSettings, DiscordSettings, StoreSettings
+from bot.errors import Refusal
+from bot.jobs.machine import Job, State
+from bot.media import clip as clips
+from bot.ui.announcer import file_name, media_of
+
+TICK_SECONDS = 0.5
+REFRESH_SECONDS = 5.0
+ONCE_TIMEOUT = 180.0  # seconds of the wall clock for both clips of `--once`
+BRIEF = 0.05
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A simulated server with one channel, the bot in it, and two people."""
+
+    env: Env
+    animatic: root.Animatic
+    channel: ChannelHandle
+    member: MemberActor
+    moderator: MemberActor
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    """Start the bot in a new simulated server that keeps its files in `folder`."""
+    config = Config(
+        discord=DiscordSettings(shard_count=1),
+        store=StoreSettings(url=f"sqlite+aiosqlite:///{(folder / 'demo.db').as_posix()}"),
+        data=DataSettings(folder=folder),
+    )
+    clock: list[Env] = []
+
+    def now() -> datetime:
+        return clock[0].now()
+
+    async with AsyncExitStack() as stack:
+        animatic = await stack.enter_async_context(root.build(config, now=now))
+        running = simcord.run(animatic.bot, check_errors=False, settle_timeout=60.0)
+        env = await stack.enter_async_context(running)
+        clock.append(env)
+        await env.advance_time((root.system_clock() - env.now()).total_seconds())
+        guild = env.create_guild("Harbour Film Club")
+        channel = guild.create_text_channel("clips")
+        moderators = guild.create_role("Moderators", permissions=discord.Permissions(manage_messages=True))
+        member = guild.add_member(env.create_user("mia", global_name="Mia"))
+        moderator = guild.add_member(env.create_user("noor", global_name="Noor"), roles=[moderators])
+        assert animatic.bot.user is not None
+        await animatic.bot.user.edit(username="Animatic")
+        engine = asyncio.create_task(animatic.engine.run(), name="engine")
+        try:
+            yield World(env=env, animatic=animatic, channel=channel, member=member, moderator=moderator)
+        finally:
+            animatic.engine.stop()
+            await engine
+
+
+async def serve(port: int, console: Console) -> None:
+    """Show the channel on a page of this machine until Ctrl+C, or until the page ends the session."""
+    logs.configure("INFO", "auto")
+    with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
+        async with world(Path(folder)) as here:
+            viewers = [here.member, here.moderator]
+            async with here.env.preview(here.channel, viewers=viewers, layout="channel", port=port) as page:
+                console.print("\n[bold]Animatic demo[/bold]: open this page in a browser\n")
+                console.print(f"  {page.url}\n", soft_wrap=True)
+                console.print(
+                    "Type /animate in the message box, attach a picture, write a prompt. Ctrl+C ends.\n"
+                )
+                ticker = asyncio.create_task(_keep_time(here.env, page))
+                closed = asyncio.create_task(page.wait_closed())
+                stopping = asyncio.Event()
+                root.stop_on_signals(stopping)
+                stopped = asyncio.create_task(stopping.wait())
+                await asyncio.wait({closed, stopped, ticker}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (ticker, closed, stopped):
+                    task.cancel()
+                await asyncio.gather(ticker, closed, stopped, return_exceptions=True)
+
+
+async def once(picture: Path, prompt: str, out: Path, console: Console) -> int:
+    """One member uses /animate, then reacts to the clip. Both clips are saved; 0 only if both play."""
+    logs.configure("WARNING", "auto")
+    with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
+        async with world(Path(folder)) as here:
+            ticker = asyncio.create_task(_keep_time(here.env, None))
+            try:
+                async with asyncio.timeout(ONCE_TIMEOUT):
+                    return await _once(here, picture, prompt, out, console)
+            except (Refusal, TimeoutError) as problem:
+                console.print(f"It did not work: {problem or 'no clip in time'}")
+                return 1
+            finally:
+                ticker.cancel()
+                await asyncio.gather(ticker, return_exceptions=True)
+
+
+async def _once(here: World, picture: Path, prompt: str, out: Path, console: Console) -> int:
+    data = await asyncio.to_thread(picture.read_bytes)
+    result = await _act(
+        lambda: here.member.slash(here.channel, "animate", prompt=prompt, picture=(picture.name, data))
+    )
+    answer = result.followups[-1].content if result.followups else result.response and result.response.content
+    console.print(f"Mia: /animate prompt: {prompt} picture: {picture.name}")
+    console.print(f"Animatic (only to Mia): {answer}", markup=False)
+    first = await _delivered(here, count=1)
+    console.print(f"Animatic posts {out.name} and invites with 🔁")
+    bot = here.animatic.bot
+    channel = bot.get_partial_messageable(here.channel.id, guild_id=here.channel.guild.id)
+    assert first[0].post_id is not None
+    post = await channel.fetch_message(first[0].post_id)
+    await _act(lambda: here.member.react(post, bot.requeue_emoji))
+    console.print("Mia reacts with 🔁")
+    both = await _delivered(here, count=2)
+    second_out = out.with_name(f"{out.stem}-2{out.suffix}")
+    console.print(f"Animatic posts {second_out.name}\n")
+    for job, path in zip(both, (out, second_out), strict=True):
+        assert job.post_id is not None
+        message = await channel.fetch_message(job.post_id)
+        clip = next(item for item in media_of(message) if file_name(item).endswith(".mp4"))
+        await asyncio.to_thread(path.write_bytes, await clip.read())
+        facts = await clips.probe(path)
+        console.print(
+            f"{path}: {facts.width}×{facts.height}, {facts.seconds:.1f} s, {facts.codec} {facts.pixel_format}, "
+            f"{facts.size / 1024:.0f} KiB, plays"
+        )
+    requests = here.env.http_requests
+    posted = sum(entry.method == "POST" and entry.path.endswith("/messages") for entry in requests)
+    console.print(
+        f"{len(requests)} requests to Discord, {posted} messages posted, {len(both)} clips delivered"
+    )
+    return 0
+
+
+async def _delivered(here: World, *, count: int) -> list[Job]:
+    """Wait until so many jobs are delivered and their cards are gone; oldest first."""
+    while True:
+        jobs = await here.animatic.store.open_jobs((State.DELIVERED, State.FAILED, State.UNDELIVERABLE))
+        broken = [job for job in jobs if job.state is not State.DELIVERED]
+        if broken:
+            raise Refusal(f"a job ended as {broken[0].state}: {broken[0].cause}")
+        if len(jobs) >= count:
+            return jobs
+        await asyncio.sleep(TICK_SECONDS)
+
+
+async def _act(action: Callable[[], Awaitable[T]]) -> T:
+    """Do something as a member; the ticker may hold the simulated world for a moment."""
+    while True:
+        try:
+            return await action()
+        except SetupError as busy:
+            if "overlaps" not in str(busy):
+                raise
+            await asyncio.sleep(BRIEF)
+
+
+async def _keep_time(env: Env, page: "simcord.Preview | None") -> None:
+    """Move the simulated clock with the wall clock; show on the page what changed."""
+    last = time.monotonic()
+    seen, shown = -1, 0.0
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        # Members' actions hold the world for a moment (SetupError): then the next tick moves it further.
+        with suppress(SetupError, TimeoutError):
+            tick = time.monotonic()
+            await env.advance_time(tick - last)
+            last = tick
+            if page is None:
+                continue
+            if len(env.http_requests) != seen or tick - shown >= REFRESH_SECONDS:
+                seen, shown = len(env.http_requests), tick
+                await page.refresh()

@@ -1,0 +1,77 @@
+"""What the desk and the engine need from whoever talks to people; `bot.ui.announcer` is the one in Discord."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from bot.errors import Cause
+from bot.jobs.machine import Job
+from bot.providers.base import Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness."""
+
+    place: int | None = None
+    due: datetime | None = None
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """The pictures of a job; both None for a job made from text alone."""
+
+    first: Picture | None = None
+    last: Picture | None = None
+
+
+class PictureGone(Exception):
+    """The message that held the picture, or the picture itself, is no longer there."""
+
+
+class CannotPost(Exception):
+    """Discord will not take the message, now or later."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class PostLater(Exception):
+    """Discord did not take the message now; the same again later may do."""
+
+    def __init__(self, cause: Cause, retry_after: timedelta = timedelta(seconds=10)) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+class Announcer(Protocol):
+    async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
+        """Post the job's card with its pictures; the message id. Raises CannotPost or PostLater."""
+        ...
+
+    async def draw(self, job: Job, waiting: Waiting) -> None:
+        """Make the card show the job as it is; nothing is sent when nothing changed. Never raises."""
+        ...
+
+    async def pictures(self, job: Job) -> Pictures:
+        """Fetch the job's pictures again, from its post or its card, with fresh links.
+
+        Raises PictureGone, or PostLater when Discord does not answer.
+        """
+        ...
+
+    async def find_post(self, job: Job) -> int | None:
+        """Look in the channel for a post of this job that was made but not written down."""
+        ...
+
+    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+        """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
+        ...
+
+    async def finish(self, job: Job) -> None:
+        """After the post: take the card away and invite requeues. Never raises."""
+        ...

@@ -1,0 +1,288 @@
+"""What cogs call: the only door between Discord's commands and jobs.
+
+Every request is checked here against the model's capabilities and the limits, before anything is
+queued or paid. What a person can mend is raised as a Refusal.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TypeVar
+
+import structlog
+
+from bot.errors import Refusal
+from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.limits import Limits
+from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, Job, State, TriedAgain
+from bot.jobs.models import Menu, Model
+from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
+
+log = structlog.get_logger(__name__)
+
+FREE = "Nothing was charged."
+
+_T = TypeVar("_T", int, str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Who:
+    """The person who asks, and where. `interaction_id` and `upload_limit` (bytes) come with an interaction."""
+
+    id: int
+    channel_id: int
+    guild_id: int | None = None
+    moderator: bool = False
+    interaction_id: int | None = None
+    upload_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a person asked for, unchecked. None stands for the model's default."""
+
+    prompt: str
+    model: str | None = None
+    seconds: int | None = None
+    quality: str | None = None
+    ratio: str | None = None
+    negative_prompt: str | None = None
+    strength: float | None = None
+    has_picture: bool = False
+    has_end_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked Ask: the model can do it, and this is what it costs."""
+
+    model: Model
+    prompt: str
+    seconds: int
+    quality: str | None
+    ratio: str | None
+    negative_prompt: str | None
+    strength: float | None
+    price_cents: int
+
+
+class Desk:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        menu: Menu,
+        limits: Limits,
+        announcer: Announcer,
+        wake: Callable[[], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.menu = menu
+        self._store = store
+        self._limits = limits
+        self._announcer = announcer
+        self._wake = wake
+        self._now = now
+
+    def plan(self, ask: Ask) -> Plan:
+        """Check an Ask against what its model can do. No I/O. Raises Refusal."""
+        model = self._model(ask.model)
+        can, label = model.can, model.label
+        prompt = ask.prompt.strip()
+        if len(prompt) > can.prompt_length:
+            raise Refusal(
+                f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
+                f"Please shorten it. {FREE}"
+            )
+        if not ask.has_picture:
+            if ask.has_end_picture:
+                raise Refusal(f"An end picture needs a first picture. Attach one as `picture`. {FREE}")
+            if not can.text_only:
+                raise Refusal(f"{label} needs a picture to start from. Attach one as `picture`. {FREE}")
+        if not prompt and (can.prompt_required or not ask.has_picture):
+            raise Refusal(f"Write a prompt that says what should happen in the clip. {FREE}")
+        if ask.has_end_picture and not can.end_picture:
+            raise Refusal(f"{label} cannot end on a given picture. Leave `end_picture` out. {FREE}")
+        negative = (ask.negative_prompt or "").strip() or None
+        if negative and not can.negative_prompt:
+            raise Refusal(f"{label} has no negative prompt. Leave `negative` out. {FREE}")
+        if negative and len(negative) > can.negative_prompt:
+            raise Refusal(
+                f"Your negative prompt has {len(negative)} characters; {label} takes at most "
+                f"{can.negative_prompt}. Please shorten it. {FREE}"
+            )
+        if ask.strength is not None:
+            if can.strength is None:
+                raise Refusal(f"{label} has no strength setting. Leave `strength` out. {FREE}")
+            low, high = can.strength
+            if not low <= ask.strength <= high:
+                raise Refusal(f"`strength` for {label} goes from {low:g} to {high:g}. {FREE}")
+        seconds = _one_of("seconds", ask.seconds, can.seconds, label)
+        quality = _one_of("quality", ask.quality, can.qualities, label)
+        if ask.has_picture and ask.ratio is not None:
+            raise Refusal(f"The clip takes the shape of your picture. Leave `ratio` out. {FREE}")
+        ratio = None if ask.has_picture else _one_of("ratio", ask.ratio, can.ratios, label)
+        assert seconds is not None
+        return Plan(
+            model=model,
+            prompt=prompt,
+            seconds=seconds,
+            quality=quality,
+            ratio=ratio,
+            negative_prompt=negative,
+            strength=ask.strength,
+            price_cents=model.price_cents(seconds, quality),
+        )
+
+    async def request(self, who: Who, plan: Plan, pictures: Pictures, *, parent: Job | None = None) -> Job:
+        """Queue one clip and post its card. The job, QUEUED. Raises Refusal.
+
+        The same interaction twice gives the same job once.
+        """
+        now = self._now()
+        draft = Job(
+            id=new_job_id(now),
+            created_at=now,
+            changed_at=now,
+            interaction_id=who.interaction_id,
+            guild_id=who.guild_id,
+            channel_id=who.channel_id,
+            asker_id=who.id,
+            parent_id=parent.id if parent else None,
+            upload_limit=who.upload_limit,
+            model=plan.model.name,
+            route=plan.model.route,
+            variant=plan.model.variant,
+            prompt=plan.prompt,
+            negative_prompt=plan.negative_prompt,
+            seconds=plan.seconds,
+            quality=plan.quality,
+            ratio=plan.ratio,
+            strength=plan.strength,
+            picture_file=f"picture.{pictures.first.extension}" if pictures.first else None,
+            end_picture_file=f"end-picture.{pictures.last.extension}" if pictures.last else None,
+            price_cents=plan.price_cents,
+        )
+        try:
+            draft = await self._store.add(draft, self._admit)
+        except AlreadyThere:
+            if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
+                return known
+            raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
+        queued = replace(draft, state=State.QUEUED)
+        try:
+            place = await self._store.place(draft)
+            card_id = await self._announcer.post_card(queued, pictures, Waiting(place=place))
+        except (CannotPost, PostLater) as problem:
+            await self._store.advance(draft, Cancelled(), self._now())
+            log.warning("card_not_posted", job=draft.id, cause=problem.cause)
+            raise Refusal(
+                f"I could not post in this channel, so I did not start. Please try again, or ask a moderator "
+                f"to check my permissions here. {FREE}"
+            ) from problem
+        moved = await self._store.advance(draft, CardPosted(card_id), self._now())
+        assert moved is not None, "a draft has one writer"
+        log.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
+        self._wake()
+        return moved
+
+    async def requeue(self, who: Who, parent: Job) -> Job:
+        """Queue the clip of a post again, in this person's name. Raises Refusal."""
+        ask = Ask(
+            prompt=parent.prompt,
+            model=parent.model,
+            seconds=parent.seconds,
+            quality=parent.quality,
+            ratio=parent.ratio,
+            negative_prompt=parent.negative_prompt,
+            strength=parent.strength,
+            has_picture=parent.picture_file is not None,
+            has_end_picture=parent.end_picture_file is not None,
+        )
+        plan = self.plan(ask)
+        try:
+            pictures = await self._announcer.pictures(parent)
+        except PictureGone:
+            raise Refusal(f"The picture of that clip is gone, so I cannot make it again. {FREE}") from None
+        except PostLater:
+            raise Refusal(f"I could not fetch the picture just now. Please try again. {FREE}") from None
+        return await self.request(who, plan, pictures, parent=parent)
+
+    async def job(self, job_id: str) -> Job:
+        """The job of this id. Raises Refusal when it is not, or no longer, known."""
+        job = await self._store.get(job_id)
+        if job is None:
+            raise Refusal("I do not know this clip any more.")
+        return job
+
+    async def job_of_post(self, message_id: int) -> Job | None:
+        return await self._store.by_post(message_id)
+
+    async def cancel(self, who: Who, job_id: str) -> Job:
+        """Call a job off before it is paid: for its asker and for moderators. Raises Refusal."""
+        job = await self.job(job_id)
+        self._only_for(who, job, "cancel this clip")
+        if job.state is State.CANCELLED:
+            return job
+        if job.state not in CANCELLABLE:
+            raise Refusal("This clip is being made already, so it cannot be cancelled any more.")
+        moved = await self._store.advance(job, Cancelled(), self._now())
+        if moved is None:
+            return await self.cancel(who, job_id)  # it moved while we looked: ask its new state
+        await self._announcer.draw(moved, Waiting())
+        self._wake()
+        return moved
+
+    async def card_deleted(self, message_id: int) -> None:
+        """Somebody deleted a card: a job that is not paid yet is called off with it."""
+        job = await self._store.by_card(message_id)
+        if job and job.state in CANCELLABLE:
+            await self._store.advance(job, Cancelled(), self._now())
+            log.info("job_cancelled_with_its_card", job=job.id)
+            self._wake()
+
+    async def try_again(self, who: Who, job_id: str) -> Job:
+        """Submit an unsure job once more, knowing that it may cost twice. Raises Refusal."""
+        job = await self.job(job_id)
+        self._only_for(who, job, "try this clip again")
+        if job.state is not State.UNSURE:
+            raise Refusal("There is nothing to try again here any more.")
+        moved = await self._store.advance(job, TriedAgain(), self._now())
+        if moved is None:
+            return await self.try_again(who, job_id)
+        await self._announcer.draw(moved, Waiting(place=await self._store.place(moved)))
+        self._wake()
+        return moved
+
+    async def may_delete(self, who: Who, job_id: str) -> Job:
+        """The job, when this person may delete its post: its asker or a moderator. Raises Refusal."""
+        job = await self.job(job_id)
+        self._only_for(who, job, "delete this clip")
+        return job
+
+    def _admit(self, load: Load) -> None:
+        self._limits.admit(by_member=load.by_asker, in_all=load.in_all)
+
+    def _model(self, name: str | None) -> Model:
+        model = self.menu.models.get(name or self.menu.default)
+        if model is None:
+            known = ", ".join(model.label for model in self.menu.models.values())
+            raise Refusal(f"I do not have the model “{name}”. Choose one of: {known}. {FREE}")
+        return model
+
+    @staticmethod
+    def _only_for(who: Who, job: Job, what: str) -> None:
+        if who.id != job.asker_id and not who.moderator:
+            raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
+
+
+def _one_of(option: str, wanted: _T | None, offered: tuple[_T, ...], label: str) -> _T | None:
+    """The wanted value if the model offers it, its default if none is wanted. Raises Refusal."""
+    if wanted is None:
+        return offered[0] if offered else None
+    if wanted not in offered:
+        if not offered:
+            raise Refusal(f"{label} has no choice of {option}. Leave `{option}` out. {FREE}")
+        choices = ", ".join(str(value) for value in offered)
+        raise Refusal(f"{label} cannot do {option} {wanted}; it can do {choices}. {FREE}")
+    return wanted

@@ -1,0 +1,32 @@
+"""What members may choose from: the configured models, each with what it can do and what it costs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bot.providers.base import Capabilities
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model a member may choose. `price_cents(seconds, quality)` is what one clip costs the owner."""
+
+    name: str
+    label: str
+    route: str
+    variant: str
+    can: Capabilities
+    price_cents: Callable[[int, str | None], int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Menu:
+    """The configured models by name, which of them is meant when none is named, and the owner's currency."""
+
+    models: Mapping[str, Model]
+    default: str
+    currency: str = "$"
+
+    def label(self, name: str) -> str:
+        """What members read for a model, also for one that is no longer configured."""
+        model = self.models.get(name)
+        return model.label if model else name.capitalize()

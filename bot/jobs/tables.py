@@ -1,0 +1,121 @@
+"""The tables, for SQLAlchemy Core, on SQLite and PostgreSQL alike."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+from bot.jobs.machine import OPEN
+
+
+class Utc(TypeDecorator[datetime]):
+    """Aware UTC in, aware UTC out. SQLite forgets zones, so they are put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        assert value.tzinfo is not None, "naive times have no place in the database"
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        assert isinstance(value, datetime)
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+metadata = MetaData()
+
+IS_OPEN = text("state IN ({})".format(", ".join(sorted(f"'{state}'" for state in OPEN))))
+
+# The columns of `jobs` are the fields of `machine.Job`, by name.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(20), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("changed_at", Utc, nullable=False),
+    Column("interaction_id", BigInteger, unique=True),
+    Column("guild_id", BigInteger),
+    Column("channel_id", BigInteger, nullable=False),
+    Column("asker_id", BigInteger, nullable=False),
+    Column("parent_id", String(20)),
+    Column("card_id", BigInteger, index=True),
+    Column("post_id", BigInteger, index=True),
+    Column("upload_limit", BigInteger),
+    Column("model", String(32), nullable=False),
+    Column("route", String(32), nullable=False),
+    Column("variant", String(64), nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("negative_prompt", Text),
+    Column("seconds", Integer, nullable=False),
+    Column("quality", String(16)),
+    Column("ratio", String(16)),
+    Column("strength", Float),
+    Column("picture_file", String(40)),
+    Column("end_picture_file", String(40)),
+    Column("price_cents", Integer, nullable=False),
+    Column("charge", String(16), nullable=False),
+    Column("worker", String(40)),
+    Column("attempt", Integer, nullable=False),
+    Column("stumbles", Integer, nullable=False),
+    Column("not_before", Utc),
+    Column("reference", String(40)),
+    Column("provider_task", Text),
+    Column("submitted_at", Utc),
+    Column("rendered_at", Utc),
+    Column("clip_url", Text),
+    Column("cause", String(32)),
+    Index("jobs_open", "state", "route", "created_at", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    Index("jobs_by_asker", "asker_id", "created_at"),
+    Index("jobs_by_guild", "guild_id", "created_at"),
+    # One open requeue per person and clip, by constraint: looking first and inserting later can race.
+    Index(
+        "jobs_one_open_requeue",
+        "parent_id",
+        "asker_id",
+        unique=True,
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
+)
+
+# Every arrow a job has taken, written in the transaction that took it.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", String(20), nullable=False, index=True),
+    Column("at", Utc, nullable=False),
+    Column("outcome", String(20), nullable=False),
+    Column("from_state", String(16)),
+    Column("to_state", String(16), nullable=False),
+    Column("cause", String(32)),
+)
+
+# Small facts the bot remembers between runs, such as the hash of the synced command tree.
+notes = Table(
+    "notes",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)

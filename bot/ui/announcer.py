@@ -1,0 +1,265 @@
+"""Finds a job's message, redraws its card, posts its clip. The engine's and the desk's hand in Discord.
+
+Everything goes out as an ordinary message of the bot, never by an interaction's token: tokens die
+after 15 minutes, and follow-ups can double. Sends carry a nonce made from the job, so that a repeat
+within Discord's window (a few minutes) gives the first message and no second one.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import suppress
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import discord
+import structlog
+
+from bot.errors import Cause
+from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.machine import Job
+from bot.jobs.models import Menu
+from bot.media import clip as clips
+from bot.providers.base import Picture
+from bot.ui import cards
+
+if TYPE_CHECKING:
+    from bot.client import AnimaticBot
+    from bot.jobs.store import Store
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
+LEAST_UPLOAD_LIMIT = 1024 * 1024
+REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
+LOOK_BACK = 100
+
+# Discord's error codes that no repeat can mend, each with the end it means.
+PERMANENT = {
+    10003: Cause.CHANNEL_GONE,
+    10004: Cause.CHANNEL_GONE,
+    50001: Cause.NO_PERMISSION,
+    50013: Cause.NO_PERMISSION,
+    50083: Cause.CHANNEL_GONE,
+    200000: Cause.BLOCKED_BY_DISCORD,
+    200001: Cause.BLOCKED_BY_DISCORD,
+}
+TOO_LARGE = {40005, 50045}
+
+
+class TooLarge(Exception):
+    """Discord took the request for too large; smaller may do."""
+
+
+class DiscordAnnouncer:
+    """`bot.jobs.announcing.Announcer` on a real or simulated Discord."""
+
+    def __init__(
+        self,
+        *,
+        bot: "AnimaticBot",
+        store: "Store",
+        menu: Menu,
+        pool: Executor,
+        now: Callable[[], datetime],
+        emoji: str,
+    ) -> None:
+        self._bot = bot
+        self._store = store
+        self._menu = menu
+        self._pool = pool
+        self._now = now
+        self._emoji = emoji
+        self._drawn: dict[str, Any] = {}
+
+    async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
+        view = cards.card(job, self._menu, waiting)
+        try:
+            message = await self._send(job, view, _picture_files(job, pictures), f"{job.id}c")
+        except TooLarge:
+            raise CannotPost(Cause.BAD_INPUT) from None
+        self._drawn[job.id] = _components(view)
+        return message.id
+
+    async def draw(self, job: Job, waiting: Waiting) -> None:
+        if job.card_id is None:
+            return
+        view = cards.card(job, self._menu, waiting)
+        components = _components(view)
+        if self._drawn.get(job.id) == components:
+            return
+        try:
+            await (
+                self._channel(job)
+                .get_partial_message(job.card_id)
+                .edit(view=view, allowed_mentions=discord.AllowedMentions.none())
+            )
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            # A card that is gone or out of reach for a moment must not stop the job.
+            log.info("card_not_drawn", job=job.id, state=job.state, error=type(error).__name__)
+        else:
+            self._drawn[job.id] = components
+        if not job.is_open:
+            self._drawn.pop(job.id, None)
+
+    async def pictures(self, job: Job) -> Pictures:
+        if job.picture_file is None:
+            return Pictures()
+        message_id = job.post_id or job.card_id
+        if message_id is None:
+            raise PictureGone
+        try:
+            message = await self._channel(job).fetch_message(message_id)
+            media = {file_name(item): item for item in media_of(message)}
+            first = await _read(media.get(job.picture_file))
+            last = await _read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        except (discord.NotFound, discord.Forbidden):
+            raise PictureGone from None
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            raise PostLater(Cause.DISCORD_DOWN) from error
+        return Pictures(first=first, last=last)
+
+    async def find_post(self, job: Job) -> int | None:
+        with suppress(discord.DiscordException, aiohttp.ClientError, OSError):
+            channel = self._channel(job)
+            async for message in channel.history(limit=LOOK_BACK, after=job.rendered_at, oldest_first=True):
+                if any(file_name(item) == _clip_file(job) for item in media_of(message)):
+                    return message.id
+        return None
+
+    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+        limit = await self._upload_limit(job)
+        taken = (self._now() - job.created_at).total_seconds()
+        while True:
+            try:
+                fitted = await clips.fit(clip, limit, pool=self._pool)
+            except clips.CannotFit:
+                raise CannotPost(Cause.CLIP_TOO_LARGE) from None
+            except clips.NotAClip:
+                raise CannotPost(Cause.CLIP_UNUSABLE) from None
+            try:
+                files = [discord.File(fitted, _clip_file(job)), *_picture_files(job, pictures)]
+                view = cards.post(
+                    job,
+                    self._menu,
+                    _clip_file(job),
+                    seconds_taken=taken,
+                    emoji=self._emoji,
+                    pictures=pictures.first is not None,
+                )
+                message = await self._send(job, view, files, f"{job.id}p")
+            except TooLarge:
+                limit //= 2
+                if limit < LEAST_UPLOAD_LIMIT:
+                    raise CannotPost(Cause.CLIP_TOO_LARGE) from None
+            else:
+                return message.id
+            finally:
+                if fitted != clip:
+                    await asyncio.to_thread(fitted.unlink, missing_ok=True)
+
+    async def finish(self, job: Job) -> None:
+        channel = self._channel(job)
+        self._drawn.pop(job.id, None)
+        if job.post_id:
+            await self._try(
+                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(self._emoji)
+            )
+        if job.card_id:
+            await self._try("card_not_deleted", channel.get_partial_message(job.card_id).delete())
+
+    async def _try(self, event: str, call: Any) -> None:  # Any: a coroutine of discord.py
+        try:
+            await call
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info(event, error=type(error).__name__)
+
+    async def _send(
+        self, job: Job, view: discord.ui.LayoutView, files: list[discord.File], nonce: str
+    ) -> discord.Message:
+        """One message with the asker as the only mention. Raises CannotPost, PostLater or TooLarge."""
+        asker = discord.Object(job.asker_id)
+        try:
+            return await self._channel(job).send(
+                view=view,
+                files=files,
+                nonce=nonce,
+                allowed_mentions=discord.AllowedMentions(
+                    everyone=False, roles=False, replied_user=False, users=[asker]
+                ),
+            )
+        except discord.HTTPException as error:
+            if error.code in TOO_LARGE or error.status == 413:
+                raise TooLarge from error
+            if error.code in PERMANENT:
+                raise CannotPost(PERMANENT[error.code]) from error
+            if error.status in (401, 403, 404):
+                raise CannotPost(Cause.NO_PERMISSION) from error
+            log.warning("message_not_sent", job=job.id, status=error.status, code=error.code)
+            raise PostLater(Cause.DISCORD_DOWN) from error
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            raise PostLater(Cause.DISCORD_DOWN) from error
+
+    async def _upload_limit(self, job: Job) -> int:
+        """The least of what Discord last said for this server and what its boost level gives, in bytes."""
+        guild = self._bot.get_guild(job.guild_id) if job.guild_id else None
+        seen = job.upload_limit or await self._store.last_upload_limit(job.guild_id)
+        known = [limit for limit in (seen, guild.filesize_limit if guild else None) if limit]
+        return min(known, default=DEFAULT_UPLOAD_LIMIT) - REQUEST_ROOM
+
+    def _channel(self, job: Job) -> discord.PartialMessageable:
+        return self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+
+
+def _components(view: discord.ui.LayoutView) -> list[dict[str, Any]]:
+    components: list[dict[str, Any]] = view.to_components()  # type: ignore[no-untyped-call]  # discord.py's gap
+    return components
+
+
+def _clip_file(job: Job) -> str:
+    return f"animatic-{job.id}.mp4"
+
+
+def file_name(media: discord.UnfurledMediaItem) -> str:
+    """The file name of a picture or clip in a message."""
+    return PurePosixPath(urlsplit(media.url).path).name
+
+
+def media_of(message: discord.Message) -> Iterator[discord.UnfurledMediaItem]:
+    """A V2 message lists no attachments; they are found in its components (discord-api-docs #8277)."""
+    pending: list[Any] = list(message.components)
+    while pending:
+        part = pending.pop(0)
+        match part:
+            case discord.ThumbnailComponent():
+                yield part.media
+            case discord.MediaGalleryComponent():
+                yield from (item.media for item in part.items)
+            case discord.SectionComponent():
+                pending[:0] = [*part.children, part.accessory]
+            case discord.Container():
+                pending[:0] = part.children
+            case _:
+                pass
+
+
+async def _read(media: discord.UnfurledMediaItem | None) -> Picture:
+    if media is None:
+        raise PictureGone
+    data = await media.read()
+    return Picture(
+        data=data,
+        media_type="image/png" if file_name(media).endswith(".png") else "image/jpeg",
+        width=media.width or 0,
+        height=media.height or 0,
+        link=media.url,
+    )
+
+
+def _picture_files(job: Job, pictures: Pictures) -> list[discord.File]:
+    named = ((pictures.first, job.picture_file), (pictures.last, job.end_picture_file))
+    return [discord.File(BytesIO(picture.data), name) for picture, name in named if picture and name]

@@ -1,0 +1,97 @@
+"""What a person is told privately: receipts, refusals, and what can go wrong.
+
+Used alike by the command tree, buttons, modals and menus. Never shows the text of an exception.
+"""
+
+import secrets
+from typing import Any
+
+import discord
+import structlog
+from discord import app_commands
+
+from bot.errors import Refusal
+from bot.jobs.machine import Job
+from bot.jobs.models import Menu
+from bot.ui.text import money
+
+log = structlog.get_logger(__name__)
+
+# What making and posting a clip needs in a channel. The names are those of Discord's settings page.
+NEEDED = {
+    "view_channel": "View Channel",
+    "send_messages": "Send Messages",
+    "attach_files": "Attach Files",
+    "read_message_history": "Read Message History",
+}
+EXPIRED = {10062, 10015, 50027}  # unknown interaction, unknown webhook, invalid webhook token
+
+
+def missing_permissions(permissions: discord.Permissions, *, thread: bool = False) -> list[str]:
+    """The names of what the bot lacks in a channel, empty when it can work there."""
+    needed = dict(NEEDED)
+    if thread:
+        del needed["send_messages"]
+        needed["send_messages_in_threads"] = "Send Messages in Threads"
+    return [name for flag, name in needed.items() if not getattr(permissions, flag)]
+
+
+def require_permissions(interaction: discord.Interaction[Any]) -> None:
+    """Refuse, by name, before anything is queued, when the bot could not deliver in this channel."""
+    in_thread = isinstance(interaction.channel, discord.Thread)
+    refuse_missing(missing_permissions(interaction.app_permissions, thread=in_thread))
+
+
+def refuse_missing(missing: list[str]) -> None:
+    """Raises a Refusal that names what is missing, if anything is."""
+    if missing:
+        names = ", ".join(f"**{name}**" for name in missing)
+        raise Refusal(
+            f"I cannot deliver a clip in this channel: I am missing {names}. "
+            "Please ask a moderator to allow it for me here. Nothing was charged."
+        )
+
+
+def receipt(job: Job, menu: Menu, notes: tuple[str, ...] = ()) -> str:
+    """The private answer to an accepted request."""
+    price = money(job.price_cents, menu.currency)
+    lines = [
+        f"On its way: {menu.label(job.model)}, {job.seconds} s, {price}. The card in the channel tells more."
+    ]
+    return "\n".join([*lines, *(f"-# {note}" for note in notes)])
+
+
+async def error(interaction: discord.Interaction[Any], problem: BaseException) -> None:
+    """Tell the person what went wrong, only to them. An interaction that expired is only logged."""
+    if isinstance(problem, app_commands.CommandInvokeError | app_commands.TransformerError):
+        problem = problem.__cause__ or problem
+    if isinstance(problem, discord.HTTPException) and problem.code in EXPIRED:
+        log.warning("interaction_expired", code=problem.code)
+        return
+    try:
+        if interaction.response.is_done():
+            await interaction.followup.send(_sentence(problem), ephemeral=True)
+        else:
+            await interaction.response.send_message(_sentence(problem), ephemeral=True)
+    except discord.HTTPException as unsaid:
+        log.warning("answer_not_sent", status=unsaid.status, code=unsaid.code)
+
+
+def _sentence(problem: BaseException) -> str:
+    match problem:
+        case Refusal():
+            return str(problem)
+        case app_commands.CommandOnCooldown():
+            return f"Please wait {problem.retry_after:.0f} s. Nothing was charged."
+        case app_commands.CheckFailure():
+            return "You may not use this here. Nothing was charged."
+        case discord.NotFound():
+            return "That message is gone."
+        case discord.Forbidden():
+            return "Discord does not let me do that here. Please ask a moderator to check my permissions."
+        case _:
+            reference = secrets.token_hex(3)
+            log.error("unexpected_error", reference=reference, exc_info=problem)
+            return (
+                f"Something went wrong on my side. If it happens again, tell the owner this: `{reference}`."
+            )

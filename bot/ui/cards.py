@@ -1,0 +1,161 @@
+"""A job, drawn: the card while it waits, the post when it is done. Pure, from the job alone.
+
+Every sentence about a job's state stands here, and nowhere else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import discord
+from discord import ui
+
+from bot.errors import Cause
+from bot.jobs.announcing import Waiting
+from bot.jobs.machine import Charge, Job, State
+from bot.jobs.models import Menu
+from bot.ui.controls import JobButton
+from bot.ui.text import elapsed, money, plain, quoted
+
+WORKING = discord.Colour.blurple()
+DONE = discord.Colour.green()
+STOPPED = discord.Colour.light_grey()
+TROUBLE = discord.Colour.red()
+ALT_LIMIT = 300  # Discord takes 1024, but counts alt texts towards a message's bytes
+
+WHY = {
+    Cause.MODERATION: "The provider's moderation refused it. Try other words or another picture.",
+    Cause.BAD_INPUT: "The provider did not accept this picture or these settings. Try another picture.",
+    Cause.NO_CREDIT: "The provider says the account has no credit left. The owner of this bot can mend that.",
+    Cause.BAD_KEY: "The provider did not accept this bot's key. The owner of this bot can mend that.",
+    Cause.NOT_ALLOWED: "The provider does not allow this model for this bot's account. Try another model.",
+    Cause.BUSY: "The provider was too busy for too long. Please try again later.",
+    Cause.BROKEN: "The provider could not make this clip. Please try again.",
+    Cause.NO_ANSWER: "The provider did not answer.",
+    Cause.UNREADABLE: "The provider's answer made no sense.",
+    Cause.INTERRUPTED: "I was stopped while handing the job over.",
+    Cause.PICTURE_GONE: "The picture was gone before I could send it. Please start again with the picture.",
+    Cause.OVERDUE: "The provider never finished it.",
+    Cause.CLIP_GONE: "The provider made the clip but no longer has it.",
+    Cause.CLIP_UNUSABLE: "What the provider delivered is not a video that I can post.",
+    Cause.CLIP_TOO_LARGE: "The clip is too large for this server, even made smaller.",
+    Cause.CHANNEL_GONE: "The channel or thread for it is gone.",
+    Cause.NO_PERMISSION: "I am no longer allowed to post files here.",
+    Cause.BLOCKED_BY_DISCORD: "This server's AutoMod stopped the post.",
+    Cause.DISCORD_DOWN: "Discord did not take the post.",
+}
+
+MONEY = {
+    Charge.NONE: "Nothing was charged.",
+    Charge.RESERVED: "Nothing is charged until it starts.",
+    Charge.CHARGED: "It was charged.",
+    Charge.MAYBE: "It may have been charged.",
+}
+
+
+def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
+    """The message that a job owns while it waits, or after it ended without a clip."""
+    title, colour = _title(job, waiting)
+    box: ui.Container[ui.LayoutView] = ui.Container(accent_colour=colour)
+    text = f"### {title}\n{quoted(job.prompt)}" if job.prompt else f"### {title}"
+    _add_section(box, f"{text}\n-# {_facts(job, menu)}", job.picture_file, "The picture to animate", job)
+    if job.end_picture_file:
+        _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
+    if detail := _detail(job):
+        box.add_item(ui.TextDisplay(detail))
+    if job.state is State.QUEUED:
+        box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
+    elif job.state is State.UNSURE:
+        box.add_item(ui.ActionRow(JobButton(job.id, "retry")))
+    return _layout([box])
+
+
+def post(
+    job: Job, menu: Menu, clip_file: str, *, seconds_taken: float, emoji: str, pictures: bool = True
+) -> ui.LayoutView:
+    """The message that carries the finished clip. It mentions the asker, and nobody else.
+
+    `pictures` is False when the source pictures could not be fetched again to go with it.
+    """
+    if not pictures:
+        job = replace(job, picture_file=None, end_picture_file=None)
+    box: ui.Container[ui.LayoutView] = ui.Container(accent_colour=DONE)
+    facts = f"-# {_facts(job, menu)} · took {elapsed(seconds_taken)}"
+    text = f"{quoted(job.prompt)}\n{facts}" if job.prompt else facts
+    _add_section(box, text, job.picture_file, "The source picture", job)
+    if job.end_picture_file:
+        _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
+    clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt("A video made by AI", job))
+    box.add_item(ui.MediaGallery(clip))
+    box.add_item(ui.ActionRow(JobButton(job.id, "again"), JobButton(job.id, "delete")))
+    box.add_item(ui.TextDisplay(f"-# Made by AI · react with {emoji} for another take"))
+    done = "here is another take" if job.parent_id else "here is your clip"
+    return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
+
+
+def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
+    match job.state:
+        case State.DRAFT | State.QUEUED:
+            place = f", number {waiting.place} in line" if waiting.place and waiting.place > 1 else ""
+            return f"Waiting to start{place}", WORKING
+        case State.SUBMITTING:
+            return "Starting", WORKING
+        case State.RENDERING if waiting.late:
+            return "Taking longer than usual; I keep asking", WORKING
+        case State.RENDERING:
+            due = f", ready {discord.utils.format_dt(waiting.due, 'R')}" if waiting.due else ""
+            return f"Bringing it to life{due}", WORKING
+        case State.POSTING | State.DELIVERED:
+            return "Done", DONE
+        case State.UNSURE:
+            return "I do not know whether this was taken", TROUBLE
+        case State.CANCELLED:
+            return "Cancelled", STOPPED
+        case State.FAILED:
+            return "This did not work", TROUBLE
+        case State.UNDELIVERABLE:
+            return "Finished, but I cannot post it", TROUBLE
+
+
+def _detail(job: Job) -> str | None:
+    why = WHY[job.cause] if job.cause else ""
+    match job.state:
+        case State.UNSURE:
+            return f"{why} This may have been charged; I will not pay twice by myself."
+        case State.FAILED | State.CANCELLED:
+            return f"{why} {MONEY[job.charge]}".strip()
+        case State.UNDELIVERABLE:
+            return f"{why} The clip was paid for and is kept."
+        case State.QUEUED if job.cause is Cause.BUSY:
+            return "The provider is busy; I try again by myself. Nothing is charged until it starts."
+        case _:
+            return None
+
+
+def _facts(job: Job, menu: Menu) -> str:
+    parts = [f"<@{job.asker_id}>", menu.label(job.model), f"{job.seconds} s"]
+    parts += [part for part in (job.quality, job.ratio) if part]
+    return " · ".join([*parts, money(job.price_cents, menu.currency)])
+
+
+def _add_section(
+    box: ui.Container[ui.LayoutView], text: str, picture: str | None, alt: str, job: Job
+) -> None:
+    if picture is None:
+        box.add_item(ui.TextDisplay(text))
+    else:
+        thumbnail: ui.Thumbnail[ui.LayoutView] = ui.Thumbnail(
+            f"attachment://{picture}", description=_alt(alt, job)
+        )
+        box.add_item(ui.Section(text, accessory=thumbnail))
+
+
+def _alt(what: str, job: Job) -> str:
+    words = plain(job.prompt)
+    return f"{what}: {words}"[:ALT_LIMIT] if words else what
+
+
+def _layout(items: Sequence[ui.Item[ui.LayoutView]]) -> ui.LayoutView:
+    view = ui.LayoutView(timeout=None)
+    for item in items:
+        view.add_item(item)
+    return view

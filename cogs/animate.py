@@ -1,0 +1,145 @@
+"""`/animate`: a prompt and a picture become a clip. Its choices come from the configured models."""
+
+from dataclasses import replace
+from typing import Any
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from bot.client import AnimaticBot
+from bot.jobs.announcing import Pictures
+from bot.jobs.desk import Ask, Plan
+from bot.jobs.models import Menu
+from bot.media.picture import normalise, refuse_by_size
+from bot.providers.base import Picture
+from bot.ui import answer
+from bot.ui.controls import who
+
+ROOM = 64 * 1024  # what a request to Discord needs besides the picture, in bytes
+
+
+class Animate(commands.Cog):
+    def __init__(self, bot: AnimaticBot) -> None:
+        self.bot = bot
+        self.command = animate_command(bot.desk.menu, self.animate)
+
+    async def cog_load(self) -> None:
+        self.bot.tree.add_command(self.command)
+
+    async def cog_unload(self) -> None:
+        self.bot.tree.remove_command(self.command.name)
+
+    async def animate(
+        self,
+        interaction: discord.Interaction[AnimaticBot],
+        ask: Ask,
+        picture: discord.Attachment | None,
+        end_picture: discord.Attachment | None,
+    ) -> None:
+        answer.require_permissions(interaction)
+        plan = self.bot.desk.plan(ask)
+        for attachment in (picture, end_picture):
+            if attachment is not None:
+                refuse_by_size(attachment.size)
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        pictures = Pictures(
+            first=await _fetch(interaction, plan, picture, "The picture"),
+            last=await _fetch(interaction, plan, end_picture, "The end picture"),
+        )
+        job = await self.bot.desk.request(who(interaction), plan, pictures)
+        notes = (
+            *(pictures.first.notes if pictures.first else ()),
+            *(pictures.last.notes if pictures.last else ()),
+        )
+        await interaction.followup.send(answer.receipt(job, self.bot.desk.menu, notes), ephemeral=True)
+
+    @commands.Cog.listener()
+    async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
+        await self.bot.desk.card_deleted(payload.message_id)
+
+    @commands.Cog.listener()
+    async def on_raw_bulk_message_delete(self, payload: discord.RawBulkMessageDeleteEvent) -> None:
+        for message_id in payload.message_ids:
+            await self.bot.desk.card_deleted(message_id)
+
+
+async def _fetch(
+    interaction: discord.Interaction[AnimaticBot],
+    plan: Plan,
+    attachment: discord.Attachment | None,
+    name: str,
+) -> Picture | None:
+    """The attachment, made to fit the model and this server's upload limit: the card carries it."""
+    if attachment is None:
+        return None
+    rules = plan.model.can.picture
+    rules = replace(rules, max_bytes=min(rules.max_bytes, interaction.filesize_limit - ROOM))
+    return await normalise(await attachment.read(), rules, name=name)
+
+
+def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., None]:
+    """The slash command with the choices of this menu. `submit(interaction, ask, picture, end_picture)`."""
+    models = list(menu.models.values())
+    default = menu.models[menu.default]
+
+    @app_commands.describe(
+        prompt="What should happen in the clip, for example: camera slowly pulls out",
+        picture="The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
+        model=f"Which model makes it; {default.label} when left out",
+        seconds="How long the clip is",
+        quality="How fine the picture is; finer costs more",
+        end_picture="The picture that the clip ends on",
+        negative="What should not be in the clip",
+        strength="How closely to follow the prompt",
+        ratio="The shape of a clip made without a picture",
+    )
+    @app_commands.choices(
+        model=[app_commands.Choice(name=model.label, value=model.name) for model in models][:25],
+        seconds=_choices(model.can.seconds for model in models),
+        quality=_choices(model.can.qualities for model in models),
+        ratio=_choices(model.can.ratios for model in models),
+    )
+    @app_commands.guild_only()
+    async def animate(
+        interaction: discord.Interaction[AnimaticBot],
+        prompt: str,
+        picture: discord.Attachment | None = None,
+        model: str | None = None,
+        seconds: int | None = None,
+        quality: str | None = None,
+        end_picture: discord.Attachment | None = None,
+        negative: str | None = None,
+        strength: app_commands.Range[float, 0.0, 1.0] | None = None,
+        ratio: str | None = None,
+    ) -> None:
+        ask = Ask(
+            prompt=prompt,
+            model=model,
+            seconds=seconds,
+            quality=quality,
+            ratio=ratio,
+            negative_prompt=negative,
+            strength=strength,
+            has_picture=picture is not None,
+            has_end_picture=end_picture is not None,
+        )
+        await submit(interaction, ask, picture, end_picture)
+
+    return app_commands.Command(
+        name="animate", description="Bring a picture to life as a short video", callback=animate
+    )
+
+
+def _choices(offers: Any) -> list[app_commands.Choice[Any]]:
+    """All that any model offers, each once, in order; an option has at most 25 choices."""
+    values = dict.fromkeys(value for offer in offers for value in offer)
+    ordered = sorted(values) if all(isinstance(value, int) for value in values) else list(values)
+    return [
+        app_commands.Choice(name=f"{value} seconds" if isinstance(value, int) else value, value=value)
+        for value in ordered
+    ][:25]
+
+
+async def setup(bot: AnimaticBot) -> None:
+    await bot.add_cog(Animate(bot))

@@ -1,0 +1,244 @@
+"""The desk: what is refused before anything is queued, and who may do what."""
+
+import asyncio
+
+import pytest
+
+from bot.errors import Cause, Refusal
+from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater
+from bot.jobs.desk import Ask, Who
+from bot.jobs.machine import Job, State
+from bot.jobs.store import Store
+from tests.conftest import Clock
+from tests.jobs.world import PICTURE, World, make_world
+
+MEMBER = Who(id=2, channel_id=10, guild_id=1)
+STRANGER = Who(id=3, channel_id=10, guild_id=1)
+MODERATOR = Who(id=99, channel_id=10, guild_id=1, moderator=True)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (Ask(prompt="x" * 6000, has_picture=True), "6,000 characters; Kling takes at most 2,500"),
+        (Ask(prompt="  "), "Write a prompt"),
+        (Ask(prompt=" ", model="runway", has_picture=True), "Write a prompt"),
+        (Ask(prompt="waves", model="runway"), "Runway needs a picture"),
+        (Ask(prompt="waves", has_end_picture=True), "An end picture needs a first picture"),
+        (
+            Ask(prompt="waves", model="runway", has_picture=True, has_end_picture=True),
+            "cannot end on a given picture",
+        ),
+        (
+            Ask(prompt="waves", negative_prompt="x" * 300, has_picture=True),
+            "300 characters; Kling takes at most 200",
+        ),
+        (
+            Ask(prompt="waves", model="runway", negative_prompt="blur", has_picture=True),
+            "has no negative prompt",
+        ),
+        (Ask(prompt="waves", strength=1.5, has_picture=True), "from 0 to 1"),
+        (Ask(prompt="waves", model="runway", strength=0.5, has_picture=True), "has no strength"),
+        (Ask(prompt="waves", seconds=7, has_picture=True), "cannot do seconds 7; it can do 5, 10"),
+        (Ask(prompt="waves", model="runway", quality="pro", has_picture=True), "has no choice of quality"),
+        (Ask(prompt="waves", ratio="16:9", has_picture=True), "takes the shape of your picture"),
+        (Ask(prompt="waves", ratio="4:3"), "it can do 16:9, 1:1"),
+        (Ask(prompt="waves", model="sora"), "Choose one of: Kling, Runway"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_in_words(world: World, ask: Ask, sentence: str) -> None:
+    """The answer says what to change, and that it cost nothing."""
+    with pytest.raises(Refusal) as refusal:
+        world.desk.plan(ask)
+
+    assert sentence in str(refusal.value)
+    assert str(refusal.value).endswith("Nothing was charged.")
+
+
+def test_prompt_and_picture_alone_are_enough(world: World) -> None:
+    """Everything else has the model's default, and the price is known before anything is queued."""
+    plan = world.desk.plan(Ask(prompt=" waves ", has_picture=True))
+
+    assert (plan.model.name, plan.prompt, plan.seconds, plan.quality, plan.ratio) == (
+        "kling",
+        "waves",
+        5,
+        "std",
+        None,
+    )
+    assert plan.price_cents == 35
+
+
+def test_a_clip_from_text_alone_has_a_ratio(world: World) -> None:
+    """Where the model has a choice, its first is the default."""
+    assert world.desk.plan(Ask(prompt="waves")).ratio == "16:9"
+
+
+async def test_a_request_is_queued_with_its_card(world: World) -> None:
+    """The row knows its card, and the card says the place in line."""
+    job = await world.ask()
+
+    assert (job.state, job.card_id, job.price_cents) == (State.QUEUED, 1001, 35)
+    assert world.announcer.cards[job.id][1].place == 1
+
+
+async def test_the_same_interaction_twice_is_one_job(world: World) -> None:
+    """Discord may deliver it twice; the member gets one clip."""
+    plan = world.desk.plan(Ask(prompt="waves", has_picture=True))
+    who = Who(id=2, channel_id=10, interaction_id=77)
+
+    first = await world.desk.request(who, plan, Pictures(first=PICTURE))
+    second = await world.desk.request(who, plan, Pictures(first=PICTURE))
+
+    assert first.id == second.id
+    assert len(await world.store.open_jobs()) == 1
+
+
+@pytest.mark.parametrize("problem", [CannotPost(Cause.NO_PERMISSION), PostLater(Cause.DISCORD_DOWN)])
+async def test_without_a_card_there_is_no_job(world: World, problem: Exception) -> None:
+    """The member reads why, and nothing is left in the queue."""
+    world.announcer.on_card.append(problem)
+
+    with pytest.raises(Refusal, match=r"could not post .* Nothing was charged"):
+        await world.ask()
+
+    assert await world.store.open_jobs() == []
+
+
+async def test_a_member_has_so_many_clips_at_once(store: Store, clock: Clock, tmp_path: object) -> None:
+    """The limit counts open jobs of one member; another member is not concerned."""
+    from pathlib import Path  # noqa: PLC0415
+
+    world = make_world(store, clock, Path(str(tmp_path)), per_member=2)
+    first = await world.ask()
+    await world.ask()
+
+    with pytest.raises(Refusal, match="already have 2 clips"):
+        await world.ask()
+    await world.ask(asker=3)
+    await world.desk.cancel(MEMBER, first.id)
+    await world.ask()
+
+
+async def test_the_whole_bot_has_a_limit_too(world: World) -> None:
+    """Twenty here: the twenty-first is told to come back."""
+    for asker in range(20):
+        await world.ask(asker=asker)
+
+    with pytest.raises(Refusal, match="20 clips are waiting"):
+        await world.ask(asker=100)
+
+
+@pytest.mark.parametrize("who", [MEMBER, MODERATOR])
+async def test_the_asker_and_moderators_may_cancel(world: World, who: Who) -> None:
+    """Until it starts; then nothing is submitted."""
+    job = await world.ask()
+
+    await world.desk.cancel(who, job.id)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.CANCELLED
+    assert world.announcer.cards[job.id][0].state is State.CANCELLED
+    assert world.provider.submits == []
+
+
+async def test_others_may_not_cancel(world: World) -> None:
+    """A stranger is told whose clip it is."""
+    job = await world.ask()
+
+    with pytest.raises(Refusal, match="Only <@2> and moderators"):
+        await world.desk.cancel(STRANGER, job.id)
+
+
+async def test_a_started_job_cannot_be_cancelled(world: World) -> None:
+    """Money is under way."""
+    job = await world.ask()
+    await world.engine.run_due()
+
+    with pytest.raises(Refusal, match="being made already"):
+        await world.desk.cancel(MEMBER, job.id)
+
+
+async def test_cancelling_twice_is_harmless(world: World) -> None:
+    """A second press finds what it wanted."""
+    job = await world.ask()
+
+    await world.desk.cancel(MEMBER, job.id)
+    await world.desk.cancel(MEMBER, job.id)
+
+    assert (await world.now(job)).state is State.CANCELLED
+
+
+async def test_deleting_the_card_cancels_a_waiting_job(world: World) -> None:
+    """Before the submit it is a wish; afterwards the clip is paid and comes."""
+    waiting = await world.ask()
+    assert waiting.card_id
+    await world.desk.card_deleted(waiting.card_id)
+    assert (await world.now(waiting)).state is State.CANCELLED
+
+    started = await world.ask()
+    await world.engine.run_due()
+    assert started.card_id
+    await world.desk.card_deleted(started.card_id)
+
+    assert (await world.now(started)).state is State.RENDERING
+
+
+async def delivered(world: World) -> Job:
+    job = await world.ask(seconds=10, quality="pro")
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    done = await world.now(job)
+    assert done.state is State.DELIVERED
+    return done
+
+
+async def test_a_requeue_is_the_same_clip_in_another_name(world: World) -> None:
+    """All options are taken over; the reactor is the asker, and the parent is known."""
+    parent = await delivered(world)
+
+    child = await world.desk.requeue(STRANGER, parent)
+
+    assert (child.asker_id, child.parent_id) == (3, parent.id)
+    assert (child.prompt, child.seconds, child.quality) == (parent.prompt, 10, "pro")
+
+
+async def test_one_open_requeue_per_person_and_clip(world: World) -> None:
+    """Two reactions at once of one person give one clip."""
+    parent = await delivered(world)
+
+    results = await asyncio.gather(
+        world.desk.requeue(STRANGER, parent),
+        world.desk.requeue(STRANGER, parent),
+        return_exceptions=True,
+    )
+
+    assert sorted(type(result).__name__ for result in results) == ["Job", "Refusal"]
+
+
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [(PictureGone(), "is gone"), (PostLater(Cause.DISCORD_DOWN), "Please try again")],
+)
+async def test_a_requeue_needs_the_picture(world: World, problem: Exception, sentence: str) -> None:
+    """The picture lives on the post: without it there is nothing to queue."""
+    parent = await delivered(world)
+    world.announcer.on_pictures.append(problem)
+
+    with pytest.raises(Refusal, match=sentence):
+        await world.desk.requeue(STRANGER, parent)
+
+
+async def test_an_unknown_job_is_said_to_be_unknown(world: World) -> None:
+    """A button of a bot with another database."""
+    with pytest.raises(Refusal, match="do not know this clip"):
+        await world.desk.cancel(MEMBER, "nothing")
+
+
+async def test_there_is_nothing_to_try_again_on_a_healthy_job(world: World) -> None:
+    """The button of an old card pays nothing twice."""
+    job = await world.ask()
+
+    with pytest.raises(Refusal, match="nothing to try again"):
+        await world.desk.try_again(MEMBER, job.id)

@@ -1,0 +1,454 @@
+"""The engine: a job from the line to its end, and what it does when things go wrong."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
+from bot.jobs.announcing import CannotPost, PictureGone, PostLater
+from bot.jobs.desk import Who
+from bot.jobs.machine import Broke, Charge, Ready, State, StillRendering
+from tests.jobs.world import World
+
+MODERATOR = Who(id=99, channel_id=10, moderator=True)
+
+
+async def test_a_clip_is_made_and_posted(world: World) -> None:
+    """From the line to the post: one submit, one post, the card taken away, the file cleared."""
+    job = await world.ask()
+
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    done = await world.now(job)
+    assert done.state is State.DELIVERED
+    assert done.post_id == 2001
+    assert done.charge is Charge.CHARGED
+    assert [request.reference for request in world.provider.submits] == [f"{job.id}-1"]
+    assert world.announcer.posts == world.announcer.finished == [job.id]
+    assert list(world.folder.iterdir()) == []
+
+
+async def test_the_request_carries_what_was_asked(world: World) -> None:
+    """Every option reaches the provider, with the picture fetched from Discord."""
+    await world.ask(seconds=10, quality="pro", negative_prompt="blur", strength=0.8)
+
+    await world.engine.run_due()
+
+    request = world.provider.submits[0]
+    assert (request.seconds, request.quality, request.negative_prompt, request.strength) == (
+        10,
+        "pro",
+        "blur",
+        0.8,
+    )
+    assert request.picture
+    assert request.picture.data == b"picture"
+
+
+async def test_it_asks_again_while_the_clip_renders(world: World) -> None:
+    """The first poll comes after a while, then at the route's gap; nothing is written meanwhile."""
+    world.provider.on_check.extend([StillRendering(), StillRendering(progress=0.5)])
+    job = await world.ask()
+    await world.engine.run_due()
+    rendering = await world.now(job)
+
+    await world.engine.run_due()
+    assert world.provider.checks == []
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=4)
+    await world.engine.run_due()
+    assert len(world.provider.checks) == 1
+    world.clock.pass_by(seconds=1)
+    await world.engine.run_due()
+
+    assert len(world.provider.checks) == 2
+    assert await world.now(job) == rendering
+
+
+async def test_the_card_says_when_the_clip_is_due(world: World) -> None:
+    """A learned or planned time, once it renders."""
+    job = await world.ask()
+
+    await world.engine.run_due()
+
+    drawn, waiting = world.announcer.cards[job.id]
+    assert drawn.state is State.RENDERING
+    assert waiting.due == world.clock.now() + timedelta(minutes=3)
+
+
+async def test_a_busy_provider_is_asked_later(world: World) -> None:
+    """Surely not taken: back to the line, no charge, and a second submit when the pause is over."""
+    world.provider.on_submit.append(ProviderBusy(retry_after=timedelta(seconds=40)))
+    job = await world.ask()
+
+    await world.engine.run_due()
+    assert (await world.now(job)).state is State.QUEUED
+    world.clock.pass_by(seconds=39)
+    await world.engine.run_due()
+    assert len(world.provider.submits) == 1
+    world.clock.pass_by(seconds=1)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.RENDERING
+    assert [request.reference for request in world.provider.submits] == [f"{job.id}-1", f"{job.id}-2"]
+
+
+async def test_a_refused_job_fails_without_a_charge(world: World) -> None:
+    """The card gets the cause; it is not tried again."""
+    world.provider.on_submit.append(ProviderRejected(Cause.MODERATION))
+    job = await world.ask()
+
+    await world.engine.run_due()
+    world.clock.pass_by(hours=1)
+    await world.engine.run_due()
+
+    failed = await world.now(job)
+    assert (failed.state, failed.cause, failed.charge) == (State.FAILED, Cause.MODERATION, Charge.NONE)
+    assert len(world.provider.submits) == 1
+    assert world.announcer.cards[job.id][0] == failed
+
+
+@pytest.mark.parametrize(
+    "lost", [ProviderUnsure(Cause.NO_ANSWER), RuntimeError("a bug after the request went out")]
+)
+async def test_a_lost_answer_is_never_a_second_submit(world: World, lost: Exception) -> None:
+    """Nobody knows whether it was taken: the job waits for a person, however long it takes."""
+    world.provider.on_submit.append(lost)
+    job = await world.ask()
+
+    await world.engine.run_due()
+    world.clock.pass_by(hours=5)
+    await world.engine.run_due()
+
+    unsure = await world.now(job)
+    assert (unsure.state, unsure.charge) == (State.UNSURE, Charge.MAYBE)
+    assert len(world.provider.submits) == 1
+
+
+async def test_a_click_submits_an_unsure_job_again(world: World) -> None:
+    """The asker, or a moderator, takes the risk; then, and only then, it is submitted once more."""
+    world.provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    await world.desk.try_again(MODERATOR, job.id)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.RENDERING
+    assert len(world.provider.submits) == 2
+
+
+async def test_an_unsure_job_ends_after_a_day(world: World) -> None:
+    """Nobody clicked: the reservation is not kept for ever, and the end says that nobody knows."""
+    world.provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(hours=25)
+    await world.engine.run_due()
+
+    ended = await world.now(job)
+    assert (ended.state, ended.charge) == (State.FAILED, Charge.MAYBE)
+
+
+async def test_a_job_found_in_its_paid_call_becomes_unsure(world: World) -> None:
+    """The process died between intent and answer: the next one does not submit again."""
+    job = await world.ask()
+    await world.store.claim("makevid", slots=1, worker="the dead one", now=world.clock.now())
+
+    await world.reborn().run_due()
+
+    found = await world.now(job)
+    assert (found.state, found.cause) == (State.UNSURE, Cause.INTERRUPTED)
+    assert world.provider.submits == []
+
+
+async def test_a_rendering_job_is_taken_up_after_a_restart(world: World) -> None:
+    """The provider's id is in the row: the new process asks for it and posts, without a new submit."""
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(minutes=5)
+    await world.reborn().run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+    assert len(world.provider.submits) == 1
+
+
+async def test_a_post_that_was_made_but_not_written_down_is_found(world: World) -> None:
+    """The process died after posting: the next one looks in the channel and posts no second copy."""
+    job = await world.ask()
+    world.announcer.on_post.append(PostLater(Cause.DISCORD_DOWN))
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    world.announcer.found = 4711
+
+    world.clock.pass_by(minutes=10)
+    await world.reborn().run_due()
+
+    assert (await world.now(job)).post_id == 4711
+    assert world.announcer.posts == []
+
+
+async def test_a_poll_without_an_answer_is_no_failure(world: World) -> None:
+    """Trouble while asking costs nothing: the next poll finds the clip."""
+    world.provider.on_check.extend(
+        [ProviderUnsure(Cause.NO_ANSWER), ProviderBusy(), ProviderRejected(Cause.BROKEN, "404")]
+    )
+    job = await world.ask()
+    await world.engine.run_due()
+
+    for _ in range(4):
+        world.clock.pass_by(seconds=15)
+        await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+
+
+async def test_a_late_clip_is_still_posted(world: World) -> None:
+    """Past the deadline the card says so, it is asked slowly, and what was paid for arrives."""
+    world.provider.on_check.extend([StillRendering()] * 2)
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(minutes=20)
+    await world.engine.run_due()
+    assert world.announcer.cards[job.id][1].late
+    world.clock.pass_by(minutes=5)
+    await world.engine.run_due()
+    world.clock.pass_by(minutes=5)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+
+
+async def test_a_clip_that_never_comes_ends_after_a_day(world: World) -> None:
+    """A bounded wait, and an honest end: it may have been charged."""
+    job = await world.ask()
+    world.provider.on_check.extend([StillRendering()] * 1000)
+    await world.engine.run_due()
+
+    for _ in range(30):
+        world.clock.pass_by(hours=1)
+        await world.engine.run_due()
+
+    ended = await world.now(job)
+    assert (ended.state, ended.cause, ended.charge) == (State.FAILED, Cause.OVERDUE, Charge.MAYBE)
+
+
+@pytest.mark.parametrize(
+    ("charged", "charge"), [(True, Charge.CHARGED), (False, Charge.NONE), (None, Charge.MAYBE)]
+)
+async def test_a_failure_says_what_it_cost(world: World, charged: bool | None, charge: Charge) -> None:
+    """The provider knows, or nobody does."""
+    world.provider.on_check.append(Broke(Cause.MODERATION, charged=charged))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    failed = await world.now(job)
+    assert (failed.state, failed.cause, failed.charge) == (State.FAILED, Cause.MODERATION, charge)
+
+
+async def test_an_expired_link_is_asked_for_anew(world: World) -> None:
+    """The clip is paid: a dead link is renewed, not given up."""
+    world.provider.on_check.extend([Ready("https://old"), Ready("https://new")])
+    world.provider.on_fetch.append(ProviderRejected(Cause.CLIP_GONE))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=5)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+    assert world.provider.fetches == ["https://old", "https://new"]
+
+
+async def test_a_clip_that_is_gone_is_said_to_be_gone(world: World) -> None:
+    """The provider dropped it: failed, and charged."""
+    world.provider.on_check.extend([Ready("https://old"), Broke(Cause.BROKEN)])
+    world.provider.on_fetch.append(ProviderRejected(Cause.CLIP_GONE))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    failed = await world.now(job)
+    assert (failed.state, failed.cause, failed.charge) == (
+        State.FAILED,
+        Cause.CLIP_GONE,
+        Charge.CHARGED,
+    )
+
+
+async def test_a_post_that_discord_refuses_for_now_is_tried_again(world: World) -> None:
+    """The clip is downloaded once and kept until its post is written down."""
+    world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN)] * 2)
+    job = await world.ask()
+    await world.engine.run_due()
+
+    for _ in range(4):
+        world.clock.pass_by(seconds=30)
+        await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+    assert len(world.provider.fetches) == 1
+    assert len(world.announcer.posts) == 1
+
+
+async def test_a_clip_that_cannot_be_posted_is_kept(world: World) -> None:
+    """No retry storm on a lost permission; the paid clip stays on disk."""
+    world.announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    world.clock.pass_by(hours=1)
+    await world.engine.run_due()
+
+    ended = await world.now(job)
+    assert (ended.state, ended.cause) == (State.UNDELIVERABLE, Cause.NO_PERMISSION)
+    assert (world.folder / f"{job.id}.mp4").exists()
+
+
+async def test_a_picture_that_is_gone_costs_nothing(world: World) -> None:
+    """The card was deleted before the submit: nothing is sent to the provider."""
+    world.announcer.on_pictures.append(PictureGone())
+    job = await world.ask()
+
+    await world.engine.run_due()
+
+    failed = await world.now(job)
+    assert (failed.state, failed.cause, failed.charge) == (
+        State.FAILED,
+        Cause.PICTURE_GONE,
+        Charge.NONE,
+    )
+    assert world.provider.submits == []
+
+
+async def test_a_picture_out_of_reach_is_fetched_later(world: World) -> None:
+    """Discord is away for a moment: nothing was sent, so the job goes back to the line."""
+    world.announcer.on_pictures.append(PostLater(Cause.DISCORD_DOWN))
+    job = await world.ask()
+
+    await world.engine.run_due()
+    assert (await world.now(job)).state is State.QUEUED
+    world.clock.pass_by(minutes=1)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.RENDERING
+    assert len(world.provider.submits) == 1
+
+
+async def test_a_post_without_its_picture_is_still_a_post(world: World) -> None:
+    """Somebody deleted the card while it rendered: the clip arrives all the same."""
+    job = await world.ask()
+    await world.engine.run_due()
+    world.announcer.on_pictures.append(PictureGone())
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+
+
+async def test_only_as_many_jobs_run_as_the_route_has_slots(world: World) -> None:
+    """The third waits until one of two is done, and its card says its place."""
+    world.provider.on_check.extend([StillRendering(), Ready("https://x")])
+    for _ in range(2):
+        await world.ask()
+        world.clock.pass_by(seconds=1)
+    third = await world.ask()
+
+    await world.engine.run_due()
+    assert len(world.provider.submits) == 2
+    assert world.announcer.cards[third.id][1].place == 1
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    assert len(world.provider.submits) == 3
+
+
+async def test_a_draft_without_a_card_is_dropped(world: World) -> None:
+    """The process died before the card was posted: nothing was paid, and the place is freed."""
+    from tests.jobs.test_store import a_job  # noqa: PLC0415 - the builder of the store's tests
+
+    draft = await world.store.add(a_job(world.clock))
+
+    await world.engine.run_due()
+    assert (await world.now(draft)).state is State.DRAFT
+    world.clock.pass_by(minutes=16)
+    await world.engine.run_due()
+
+    assert (await world.now(draft)).state is State.CANCELLED
+
+
+async def test_the_trouble_of_one_job_is_not_that_of_others(world: World) -> None:
+    """A bug in one step is logged, and the step is tried again; the other job is delivered."""
+    world.provider.on_check.append(RuntimeError("a bug"))
+    first, second = await world.ask(), await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    states = sorted([(await world.now(first)).state, (await world.now(second)).state])
+    assert states == [State.DELIVERED, State.RENDERING]
+    world.clock.pass_by(seconds=30)
+    await world.engine.run_due()
+
+    assert (await world.now(first)).state is (await world.now(second)).state is State.DELIVERED
+
+
+async def test_stopping_lets_the_paid_call_finish(world: World) -> None:
+    """A stop during the paid call waits for its answer and writes it down."""
+    entered, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> object:
+        from bot.jobs.machine import Accepted  # noqa: PLC0415
+
+        entered.set()
+        await answer.wait()
+        return Accepted("slow-task")
+
+    world.provider.on_submit.append(slow)
+    job = await world.ask()
+    running = asyncio.create_task(world.engine.run())
+    await entered.wait()
+
+    world.engine.stop()
+    answer.set()
+    await running
+
+    assert (await world.now(job)).provider_task == "slow-task"
+
+
+async def test_a_call_cut_off_by_the_stop_is_unsure(world: World) -> None:
+    """The grace is over: nobody will ever know the answer, and the row says so."""
+    entered = asyncio.Event()
+
+    async def never() -> object:
+        entered.set()
+        return await asyncio.Event().wait()
+
+    world.provider.on_submit.append(never)
+    job = await world.ask()
+    running = asyncio.create_task(world.engine.run(grace=timedelta(0)))
+    await entered.wait()
+
+    world.engine.stop()
+    await running
+
+    cut = await world.now(job)
+    assert (cut.state, cut.cause) == (State.UNSURE, Cause.INTERRUPTED)

@@ -1,0 +1,211 @@
+"""The life of a job: every arrow, and what no sequence of outcomes may reach."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.errors import Cause
+from bot.jobs.machine import (
+    OPEN,
+    Absent,
+    Accepted,
+    Begun,
+    Broke,
+    Busy,
+    Cancelled,
+    CardPosted,
+    Charge,
+    CouldNotPost,
+    GaveUp,
+    IllegalArrow,
+    Job,
+    Lost,
+    Outcome,
+    Posted,
+    Ready,
+    Refused,
+    State,
+    StillRendering,
+    Stumbled,
+    TriedAgain,
+    advance,
+)
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+
+EVERY_OUTCOME: list[Outcome] = [
+    CardPosted(7),
+    Cancelled(),
+    Begun("ref-1", "worker"),
+    Accepted("task"),
+    Busy(timedelta(seconds=30)),
+    Refused(Cause.BAD_INPUT),
+    Lost(Cause.NO_ANSWER),
+    Absent(),
+    TriedAgain(),
+    StillRendering(),
+    Ready("https://cdn.example/clip.mp4"),
+    Broke(Cause.BROKEN, charged=False),
+    GaveUp(),
+    Posted(9),
+    Stumbled(Cause.DISCORD_DOWN, timedelta(seconds=5)),
+    CouldNotPost(Cause.NO_PERMISSION),
+]
+
+ARROWS = {
+    (State.DRAFT, CardPosted): State.QUEUED,
+    (State.DRAFT, Cancelled): State.CANCELLED,
+    (State.QUEUED, Cancelled): State.CANCELLED,
+    (State.QUEUED, Begun): State.SUBMITTING,
+    (State.SUBMITTING, Accepted): State.RENDERING,
+    (State.SUBMITTING, Busy): State.QUEUED,
+    (State.SUBMITTING, Refused): State.FAILED,
+    (State.SUBMITTING, Lost): State.UNSURE,
+    (State.UNSURE, Accepted): State.RENDERING,
+    (State.UNSURE, Absent): State.QUEUED,
+    (State.UNSURE, TriedAgain): State.QUEUED,
+    (State.UNSURE, GaveUp): State.FAILED,
+    (State.RENDERING, StillRendering): State.RENDERING,
+    (State.RENDERING, Ready): State.POSTING,
+    (State.RENDERING, Broke): State.FAILED,
+    (State.RENDERING, GaveUp): State.FAILED,
+    (State.POSTING, Ready): State.POSTING,
+    (State.POSTING, Broke): State.FAILED,
+    (State.POSTING, Posted): State.DELIVERED,
+    (State.POSTING, Stumbled): State.POSTING,
+    (State.POSTING, CouldNotPost): State.UNDELIVERABLE,
+}
+
+
+def a_job(state: State = State.DRAFT) -> Job:
+    return Job(
+        id="abc",
+        state=state,
+        created_at=NOW,
+        changed_at=NOW,
+        channel_id=1,
+        asker_id=2,
+        model="kling",
+        route="makevid",
+        variant="kling",
+        prompt="waves",
+        seconds=5,
+        price_cents=35,
+    )
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("outcome", EVERY_OUTCOME, ids=lambda outcome: type(outcome).__name__)
+def test_every_state_answers_every_outcome_as_drawn(state: State, outcome: Outcome) -> None:
+    """An arrow leads where the table says; all other pairs are refused, never guessed."""
+    job = a_job(state)
+    goal = ARROWS.get((state, type(outcome)))
+
+    if goal is None:
+        with pytest.raises(IllegalArrow):
+            advance(job, outcome, LATER)
+    else:
+        assert advance(job, outcome, LATER).state is goal
+
+
+def test_each_move_is_one_version_on() -> None:
+    """The version counts moves: it is what a stale writer is recognised by."""
+    moved = advance(a_job(), CardPosted(7), LATER)
+
+    assert (moved.version, moved.changed_at) == (1, LATER)
+
+
+def test_still_rendering_changes_nothing() -> None:
+    """Waiting is not written: the very same job comes back."""
+    job = a_job(State.RENDERING)
+
+    assert advance(job, StillRendering(progress=0.5), LATER) is job
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "charge"),
+    [
+        (State.SUBMITTING, Refused(Cause.MODERATION), Charge.NONE),
+        (State.SUBMITTING, Lost(Cause.NO_ANSWER), Charge.MAYBE),
+        (State.QUEUED, Cancelled(), Charge.NONE),
+        (State.RENDERING, Ready("u"), Charge.CHARGED),
+        (State.RENDERING, Broke(Cause.BROKEN, charged=False), Charge.NONE),
+        (State.RENDERING, Broke(Cause.MODERATION, charged=True), Charge.CHARGED),
+        (State.RENDERING, Broke(Cause.BROKEN), Charge.MAYBE),
+        (State.RENDERING, GaveUp(), Charge.MAYBE),
+        (State.POSTING, Broke(Cause.CLIP_GONE), Charge.CHARGED),
+    ],
+)
+def test_each_end_says_what_it_cost(state: State, outcome: Outcome, charge: Charge) -> None:
+    """Failed and not charged, failed and charged, or nobody knows: three honest ends."""
+    assert advance(a_job(state), outcome, LATER).charge is charge
+
+
+def test_a_busy_provider_is_not_an_attempt_lost() -> None:
+    """Surely not taken: the job waits its pause and is submitted under a new reference."""
+    busy = advance(a_job(State.SUBMITTING), Busy(timedelta(seconds=30)), NOW)
+
+    assert busy.not_before == NOW + timedelta(seconds=30)
+    assert busy.charge is Charge.RESERVED
+
+
+@given(st.lists(st.sampled_from(EVERY_OUTCOME), max_size=60))
+def test_no_sequence_of_outcomes_pays_twice_by_itself(outcomes: list[Outcome]) -> None:
+    """A second submit needs proof that the first was not taken, or a person's click."""
+    job = a_job()
+    submits, allowed = 0, 1
+    for outcome in outcomes:
+        try:
+            job = advance(job, outcome, LATER)
+        except IllegalArrow:
+            continue
+        submits += isinstance(outcome, Begun)
+        allowed += isinstance(outcome, Busy | Absent | TriedAgain)
+
+    assert submits <= allowed
+    assert job.attempt == submits
+
+
+@given(st.lists(st.sampled_from(EVERY_OUTCOME), max_size=60))
+def test_an_open_job_always_has_a_way_to_an_end(outcomes: list[Outcome]) -> None:
+    """From wherever a sequence leads, some arrows lead on to an ended state."""
+    job = a_job()
+    for outcome in outcomes:
+        try:
+            job = advance(job, outcome, LATER)
+        except IllegalArrow:
+            continue
+
+    assert job.state not in OPEN or _reaches_an_end(job.state)
+
+
+def test_an_ended_job_stays_ended() -> None:
+    """Nothing moves a job that is over: a late answer cannot post or charge again."""
+    for state in set(State) - OPEN:
+        for outcome in EVERY_OUTCOME:
+            with pytest.raises(IllegalArrow):
+                advance(a_job(state), outcome, LATER)
+
+
+def test_an_open_charge_is_settled_at_every_end() -> None:
+    """No ended job keeps a reservation."""
+    for (state, outcome_type), goal in ARROWS.items():
+        if goal in OPEN:
+            continue
+        outcome = next(outcome for outcome in EVERY_OUTCOME if type(outcome) is outcome_type)
+        paid = state is State.POSTING
+        before = replace(a_job(state), charge=Charge.CHARGED if paid else Charge.RESERVED)
+
+        assert advance(before, outcome, LATER).charge is not Charge.RESERVED
+
+
+def _reaches_an_end(state: State) -> bool:
+    seen, frontier = set(), {state}
+    while frontier:
+        seen |= frontier
+        frontier = {goal for (start, _), goal in ARROWS.items() if start in frontier} - seen
+    return bool(seen - OPEN)

@@ -1,0 +1,276 @@
+"""The store: guarded moves, constraints, claims, and a schema that matches the tables."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, event
+
+from bot.errors import Cause, Refusal
+from bot.jobs.machine import (
+    Accepted,
+    Begun,
+    Cancelled,
+    CardPosted,
+    IllegalArrow,
+    Job,
+    Lost,
+    Posted,
+    Ready,
+    State,
+)
+from bot.jobs.store import AlreadyThere, Load, Store, new_job_id, open_store
+from bot.jobs.tables import metadata
+from tests.conftest import Clock
+
+
+def a_job(clock: Clock, **changes: object) -> Job:
+    job = Job(
+        id=new_job_id(clock.now()),
+        created_at=clock.now(),
+        changed_at=clock.now(),
+        channel_id=10,
+        guild_id=1,
+        asker_id=2,
+        model="kling",
+        route="makevid",
+        variant="kling",
+        prompt="waves",
+        seconds=5,
+    )
+    return replace(job, **changes)  # type: ignore[arg-type]  # fields of Job
+
+
+async def queued(store: Store, clock: Clock, **changes: object) -> Job:
+    job = await store.add(a_job(clock, **changes))
+    moved = await store.advance(job, CardPosted(abs(hash(job.id)) % 10**15), clock.now())
+    assert moved
+    return moved
+
+
+def test_a_job_id_fits_a_nonce_and_a_custom_id(clock: Clock) -> None:
+    """Discord's nonce holds 25 characters, two of which the announcer adds to."""
+    ids = {new_job_id(clock.now()) for _ in range(1000)}
+
+    assert len(ids) == 1000
+    assert all(len(job_id) <= 20 and job_id.isalnum() and job_id == job_id.lower() for job_id in ids)
+
+
+async def test_a_job_comes_back_as_it_was_written(store: Store, clock: Clock) -> None:
+    """Enums, aware times and numbers survive the database."""
+    job = a_job(clock, strength=0.5, quality="pro", cause=Cause.BUSY, not_before=clock.now())
+
+    await store.add(job)
+
+    assert await store.get(job.id) == job
+
+
+async def test_only_the_first_of_two_writers_wins(store: Store, clock: Clock) -> None:
+    """A stale writer is told so, and its move, event included, is not there."""
+    job = await store.add(a_job(clock))
+
+    first = await store.advance(job, CardPosted(5), clock.now())
+    second = await store.advance(job, Cancelled(), clock.now())
+
+    assert first
+    assert first.state is State.QUEUED
+    assert second is None
+    assert await store.history(job.id) == [(None, State.DRAFT), (State.DRAFT, State.QUEUED)]
+
+
+async def test_the_same_writer_may_ask_twice(store: Store, clock: Clock) -> None:
+    """When the answer to a commit is lost, asking again gives the same result and one event."""
+    job = await store.add(a_job(clock))
+    at = clock.now()
+
+    moved = await store.advance(job, CardPosted(5), at)
+    again = await store.advance(job, CardPosted(5), at)
+
+    assert moved == again
+    assert len(await store.history(job.id)) == 2
+
+
+async def test_a_move_that_is_not_drawn_writes_nothing(store: Store, clock: Clock) -> None:
+    """An impossible outcome is a bug, not a row."""
+    job = await store.add(a_job(clock))
+
+    with pytest.raises(IllegalArrow):
+        await store.advance(job, Posted(9), clock.now())
+
+    assert await store.get(job.id) == job
+
+
+async def test_one_interaction_makes_one_job(store: Store, clock: Clock) -> None:
+    """Discord may deliver an interaction twice; the constraint holds, not a look before."""
+    await store.add(a_job(clock, interaction_id=77))
+
+    with pytest.raises(AlreadyThere):
+        await store.add(a_job(clock, interaction_id=77))
+
+
+async def test_one_open_requeue_per_person_and_clip(store: Store, clock: Clock) -> None:
+    """The second waits for the first to end; other people are not concerned."""
+    first = await queued(store, clock, parent_id="parent", asker_id=2)
+    await store.add(a_job(clock, parent_id="parent", asker_id=3))
+
+    with pytest.raises(AlreadyThere):
+        await store.add(a_job(clock, parent_id="parent", asker_id=2))
+    await store.advance(first, Cancelled(), clock.now())
+    await store.add(a_job(clock, parent_id="parent", asker_id=2))
+
+
+async def test_admission_is_decided_in_the_same_transaction(store: Store, clock: Clock) -> None:
+    """Of two requests at once for the last free place, one is refused."""
+
+    def admit(load: Load) -> None:
+        if load.by_asker >= 1:
+            raise Refusal("full")
+
+    results = await asyncio.gather(
+        store.add(a_job(clock), admit), store.add(a_job(clock), admit), return_exceptions=True
+    )
+
+    assert sorted(type(result).__name__ for result in results) == ["Job", "Refusal"]
+
+
+async def test_a_claim_writes_the_intent_first(store: Store, clock: Clock) -> None:
+    """Before anything is paid, the row says which attempt is under way and under which reference."""
+    job = await queued(store, clock)
+
+    claimed = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+
+    assert claimed
+    assert (claimed.id, claimed.state, claimed.attempt) == (job.id, State.SUBMITTING, 1)
+    assert claimed.reference == f"{job.id}-1"
+    assert await store.get(job.id) == claimed
+
+
+async def test_two_claims_at_once_get_two_jobs(store: Store, clock: Clock) -> None:
+    """No job is handed out twice."""
+    first, second = await queued(store, clock), await queued(store, clock)
+
+    claims = await asyncio.gather(
+        *(store.claim("makevid", slots=9, worker=f"w{n}", now=clock.now()) for n in range(3))
+    )
+
+    assert {claim.id for claim in claims if claim} == {first.id, second.id}
+    assert claims.count(None) == 1
+
+
+async def test_slots_are_counted_in_the_database(store: Store, clock: Clock) -> None:
+    """A route with no free slot gives nothing; a job in doubt holds no slot."""
+    await queued(store, clock)
+    await queued(store, clock)
+    running = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+    assert running
+
+    assert await store.claim("makevid", slots=1, worker="w1", now=clock.now()) is None
+    await store.advance(running, Lost(Cause.NO_ANSWER), clock.now())
+    assert await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+
+
+async def test_the_oldest_goes_first_and_pauses_are_kept(store: Store, clock: Clock) -> None:
+    """A job told to wait is passed over until its time has come."""
+    waits = await queued(store, clock, not_before=clock.now() + timedelta(minutes=1))
+    clock.pass_by(seconds=1)
+    second = await queued(store, clock)
+
+    claimed = await store.claim("makevid", slots=9, worker="w", now=clock.now())
+    assert claimed
+    assert claimed.id == second.id
+    assert await store.claim("makevid", slots=9, worker="w", now=clock.now()) is None
+    clock.pass_by(minutes=2)
+    late = await store.claim("makevid", slots=9, worker="w", now=clock.now())
+    assert late
+    assert late.id == waits.id
+
+
+async def test_the_place_in_line(store: Store, clock: Clock) -> None:
+    """The first to start is number 1."""
+    first = await queued(store, clock)
+    clock.pass_by(seconds=1)
+    second = await queued(store, clock)
+
+    assert [await store.place(first), await store.place(second)] == [1, 2]
+
+
+async def test_durations_are_learned_from_the_same_kind(store: Store, clock: Clock) -> None:
+    """From submit to clip; other lengths and qualities do not count."""
+    job = await queued(store, clock)
+    running = await store.advance(job, Begun("r", "w"), clock.now())
+    assert running
+    running = await store.advance(running, Accepted("t"), clock.now())
+    assert running
+    clock.pass_by(seconds=90)
+    await store.advance(running, Ready("https://x"), clock.now())
+
+    assert await store.durations(a_job(clock)) == [timedelta(seconds=90)]
+    assert await store.durations(a_job(clock, quality="pro")) == []
+
+
+async def test_the_last_upload_limit_of_a_server(store: Store, clock: Clock) -> None:
+    """Discord names it with each interaction; a reaction comes without."""
+    await store.add(a_job(clock, upload_limit=10))
+    clock.pass_by(seconds=1)
+    await store.add(a_job(clock, upload_limit=50))
+    clock.pass_by(seconds=1)
+    await store.add(a_job(clock, upload_limit=None))
+
+    assert await store.last_upload_limit(1) == 50
+    assert await store.last_upload_limit(2) is None
+
+
+async def test_notes_are_kept_and_replaced(store: Store) -> None:
+    """The last value written is the one recalled."""
+    await store.remember("commands", "a")
+    await store.remember("commands", "b")
+
+    assert await store.recall("commands") == "b"
+    assert await store.recall("nothing") is None
+
+
+async def test_rows_outlive_the_process(tmp_path: Path, clock: Clock) -> None:
+    """The file is opened again, its schema found up to date, and the job is there."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'made' / 'here' / 'jobs.db'}"
+    async with open_store(url) as store:
+        job = await store.add(a_job(clock))
+
+    async with open_store(url) as store:
+        assert await store.get(job.id) == job
+
+
+async def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
+    """What Alembic builds is what the code declares; the database is in WAL mode and waits when locked."""
+    path = tmp_path / "jobs.db"
+    async with open_store(f"sqlite+aiosqlite:///{path}"):
+        pass
+
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        difference = compare_metadata(MigrationContext.configure(connection), metadata)
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+    engine.dispose()
+
+    assert difference == []
+    assert mode == "wal"
+
+
+async def test_every_connection_is_set_up_for_safety(tmp_path: Path) -> None:
+    """No commit is lost at a power cut, foreign keys hold, a locked database is waited for."""
+    async with open_store(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}") as store:
+        statements: list[str] = []
+        event.listen(
+            store._writes.sync_engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_rest: statements.append(statement),
+        )
+        async with store._writes.begin() as connection:
+            names = ("synchronous", "foreign_keys", "busy_timeout")
+            found = [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
+
+    assert found == [2, 1, 5000]
+    assert statements[0] == "BEGIN IMMEDIATE"

@@ -1,0 +1,188 @@
+"""A scripted provider and an announcer that writes down what it was told, for the engine and the desk."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.desk import Ask, Desk, Who
+from bot.jobs.engine import Engine
+from bot.jobs.limits import Limits
+from bot.jobs.machine import Accepted, Broke, Job, Ready, StillRendering
+from bot.jobs.models import Menu, Model
+from bot.jobs.store import Store
+from bot.providers.base import Capabilities, ClipRequest, Picture
+from tests.conftest import Clock
+
+PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
+
+KLING = Capabilities(
+    seconds=(5, 10),
+    qualities=("std", "pro"),
+    ratios=("16:9", "1:1"),
+    negative_prompt=200,
+    strength=(0.0, 1.0),
+    end_picture=True,
+    text_only=True,
+)
+RUNWAY = Capabilities(seconds=(5, 10), prompt_required=True)
+
+
+class ScriptedProvider:
+    """Answers each call with the next scripted answer, raising those that are exceptions."""
+
+    def __init__(self) -> None:
+        self.variants = {"kling": KLING, "runway": RUNWAY}
+        self.submits: list[ClipRequest] = []
+        self.checks: list[str] = []
+        self.fetches: list[str] = []
+        self.on_submit: deque[Any] = deque()
+        self.on_check: deque[Any] = deque()
+        self.on_fetch: deque[Any] = deque()
+
+    async def submit(self, request: ClipRequest) -> Accepted:
+        self.submits.append(request)
+        answer = await _next(self.on_submit, Accepted(f"task-{len(self.submits)}"))
+        assert isinstance(answer, Accepted)
+        return answer
+
+    async def check(self, task: str) -> StillRendering | Ready | Broke:
+        self.checks.append(task)
+        answer = await _next(self.on_check, Ready("https://cdn.example/clip.mp4"))
+        assert isinstance(answer, StillRendering | Ready | Broke)
+        return answer
+
+    async def fetch(self, clip_url: str, into: Path) -> None:
+        self.fetches.append(clip_url)
+        await _next(self.on_fetch, None)
+        into.write_bytes(b"clip")
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def _next(script: deque[Any], usual: Any) -> Any:
+    answer = script.popleft() if script else usual
+    if isinstance(answer, BaseException):
+        raise answer
+    if callable(answer):
+        return await answer()
+    return answer
+
+
+@dataclass
+class NotingAnnouncer:
+    """Keeps what people would see: the last drawing of each job's card, and the posts."""
+
+    cards: dict[str, tuple[Job, Waiting]] = field(default_factory=dict)
+    posts: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    found: int | None = None
+    on_card: deque[Any] = field(default_factory=deque)
+    on_pictures: deque[Any] = field(default_factory=deque)
+    on_post: deque[Any] = field(default_factory=deque)
+
+    async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
+        await _next(self.on_card, None)
+        self.cards[job.id] = (job, waiting)
+        return 1000 + len(self.cards)
+
+    async def draw(self, job: Job, waiting: Waiting) -> None:
+        self.cards[job.id] = (job, waiting)
+
+    async def pictures(self, job: Job) -> Pictures:
+        answer = await _next(self.on_pictures, Pictures(first=PICTURE if job.picture_file else None))
+        assert isinstance(answer, Pictures)
+        return answer
+
+    async def find_post(self, job: Job) -> int | None:
+        return self.found
+
+    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+        await _next(self.on_post, None)
+        assert clip.read_bytes() == b"clip"
+        self.posts.append(job.id)
+        return 2000 + len(self.posts)
+
+    async def finish(self, job: Job) -> None:
+        self.finished.append(job.id)
+
+
+@dataclass
+class World:
+    store: Store
+    provider: ScriptedProvider
+    announcer: NotingAnnouncer
+    engine: Engine
+    desk: Desk
+    clock: Clock
+    folder: Path
+
+    async def ask(self, *, asker: int = 2, channel: int = 10, **changes: Any) -> Job:
+        """A member asks for a clip of a picture."""
+        ask = Ask(**{"prompt": "waves", "has_picture": True, **changes})
+        pictures = Pictures(first=PICTURE if ask.has_picture else None)
+        return await self.desk.request(
+            Who(id=asker, channel_id=channel, guild_id=1), self.desk.plan(ask), pictures
+        )
+
+    async def now(self, job: Job) -> Job:
+        """The job as the database has it."""
+        found = await self.store.get(job.id)
+        assert found
+        return found
+
+    def reborn(self) -> Engine:
+        """The engine of a new process on the same database."""
+        self.engine = make_engine(self.store, self.provider, self.announcer, self.clock, self.folder)
+        return self.engine
+
+
+def make_menu() -> Menu:
+    models = {
+        name: Model(
+            name=name,
+            label=name.capitalize(),
+            route="makevid",
+            variant=name,
+            can=can,
+            price_cents=lambda seconds, quality: seconds * (14 if quality == "pro" else 7),
+        )
+        for name, can in {"kling": KLING, "runway": RUNWAY}.items()
+    }
+    return Menu(models=models, default="kling")
+
+
+def make_engine(
+    store: Store,
+    provider: ScriptedProvider,
+    announcer: NotingAnnouncer,
+    clock: Clock,
+    folder: Path,
+    slots: int = 2,
+) -> Engine:
+    return Engine(
+        store=store,
+        providers={"makevid": provider},
+        menu=make_menu(),
+        announcer=announcer,
+        now=clock.now,
+        worker="worker-1",
+        folder=folder,
+        slots=lambda _route: slots,
+    )
+
+
+def make_world(store: Store, clock: Clock, folder: Path, *, per_member: int = 9) -> World:
+    provider, announcer = ScriptedProvider(), NotingAnnouncer()
+    engine = make_engine(store, provider, announcer, clock, folder)
+    desk = Desk(
+        store=store,
+        menu=make_menu(),
+        limits=Limits(per_member=per_member, in_all=20),
+        announcer=announcer,
+        wake=engine.wake,
+        now=clock.now,
+    )
+    return World(store, provider, announcer, engine, desk, clock, folder)
