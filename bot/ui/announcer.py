@@ -115,8 +115,8 @@ class DiscordAnnouncer:
         try:
             message = await self._channel(job).fetch_message(message_id)
             media = {file_name(item): item for item in media_of(message)}
-            first = await _read(media.get(job.picture_file))
-            last = await _read(media.get(job.end_picture_file)) if job.end_picture_file else None
+            first = await self._read(media.get(job.picture_file))
+            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
         except (discord.NotFound, discord.Forbidden):
             raise PictureGone from None
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
@@ -211,6 +211,18 @@ class DiscordAnnouncer:
         known = [limit for limit in (seen, guild.filesize_limit if guild else None) if limit]
         return min(known, default=DEFAULT_UPLOAD_LIMIT) - REQUEST_ROOM
 
+    async def _read(self, media: discord.UnfurledMediaItem | None) -> Picture:
+        if media is None:
+            raise PictureGone
+        # Not media.read(): discord.py 2.7 gives a fetched message's components no connection to read with.
+        return Picture(
+            data=await self._bot.http.get_from_cdn(media.url),
+            media_type="image/png" if file_name(media).endswith(".png") else "image/jpeg",
+            width=media.width or 0,
+            height=media.height or 0,
+            link=media.url,
+        )
+
     def _channel(self, job: Job) -> discord.PartialMessageable:
         return self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
 
@@ -245,19 +257,6 @@ def media_of(message: discord.Message) -> Iterator[discord.UnfurledMediaItem]:
                 pending[:0] = part.children
             case _:
                 pass
-
-
-async def _read(media: discord.UnfurledMediaItem | None) -> Picture:
-    if media is None:
-        raise PictureGone
-    data = await media.read()
-    return Picture(
-        data=data,
-        media_type="image/png" if file_name(media).endswith(".png") else "image/jpeg",
-        width=media.width or 0,
-        height=media.height or 0,
-        link=media.url,
-    )
 
 
 def _picture_files(job: Job, pictures: Pictures) -> list[discord.File]:

@@ -117,14 +117,14 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
 
 
 def _detail(job: Job) -> str | None:
-    why = WHY[job.cause] if job.cause else ""
+    why = f"{WHY[job.cause]} " if job.cause else ""
     match job.state:
         case State.UNSURE:
-            return f"{why} This may have been charged; I will not pay twice by myself."
+            return f"{why}This may have been charged; I will not pay twice by myself."
         case State.FAILED | State.CANCELLED:
-            return f"{why} {MONEY[job.charge]}".strip()
+            return f"{why}{MONEY[job.charge]}"
         case State.UNDELIVERABLE:
-            return f"{why} The clip was paid for and is kept."
+            return f"{why}The clip was paid for and is kept."
         case State.QUEUED if job.cause is Cause.BUSY:
             return "The provider is busy; I try again by myself. Nothing is charged until it starts."
         case _:
