@@ -17,12 +17,13 @@ from typing import TypeVar
 
 import discord
 import simcord
+from pydantic import SecretStr
 from rich.console import Console
 from simcord import ChannelHandle, Env, MemberActor, SetupError
 
 from bot import __main__ as root
 from bot import logs
-from bot.config import Config, DataSettings, DiscordSettings, StoreSettings
+from bot.config import Config, DataSettings, DiscordSettings, ModelSettings, StoreSettings
 from bot.errors import Refusal
 from bot.jobs.machine import Job, State
 from bot.media import clip as clips
@@ -32,6 +33,10 @@ TICK_SECONDS = 0.5
 REFRESH_SECONDS = 5.0
 ONCE_TIMEOUT = 180.0  # seconds of the wall clock for both clips of `--once`
 BRIEF = 0.05
+WELCOME = (
+    "Welcome! Type `/animate`, write what should happen, then choose **picture** under *more* and attach one. "
+    "When the clip is there, press 🔁 under it for another take."
+)
 
 T = TypeVar("T")
 
@@ -50,10 +55,13 @@ class World:
 @asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[World]:
     """Start the bot in a new simulated server that keeps its files in `folder`."""
-    config = Config(
+    url = SecretStr(f"sqlite+aiosqlite:///{(folder / 'demo.db').as_posix()}")
+    # Made without validation, and so without the environment: the demo touches no real database or key.
+    config = Config.model_construct(
         discord=DiscordSettings(shard_count=1),
-        store=StoreSettings(url=f"sqlite+aiosqlite:///{(folder / 'demo.db').as_posix()}"),
+        store=StoreSettings(url=url),
         data=DataSettings(folder=folder),
+        models={"sketch": ModelSettings(route="sketch")},
     )
     clock: list[Env] = []
 
@@ -81,27 +89,35 @@ async def world(folder: Path) -> AsyncIterator[World]:
             await engine
 
 
+@asynccontextmanager
+async def open_page(folder: Path, *, port: int) -> AsyncIterator[simcord.Preview]:
+    """The channel of a new world as a page of this machine, kept up to date; 0 takes a free port."""
+    async with world(folder) as here:
+        await here.moderator.send(here.channel, WELCOME)
+        viewers = [here.member, here.moderator]
+        async with here.env.preview(here.channel, viewers=viewers, layout="channel", port=port) as page:
+            ticker = asyncio.create_task(_keep_time(here.env, page))
+            try:
+                yield page
+            finally:
+                ticker.cancel()
+                await asyncio.gather(ticker, return_exceptions=True)
+
+
 async def serve(port: int, console: Console) -> None:
     """Show the channel on a page of this machine until Ctrl+C, or until the page ends the session."""
     logs.configure("INFO", "auto")
     with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
-        async with world(Path(folder)) as here:
-            viewers = [here.member, here.moderator]
-            async with here.env.preview(here.channel, viewers=viewers, layout="channel", port=port) as page:
-                console.print("\n[bold]Animatic demo[/bold]: open this page in a browser\n")
-                console.print(f"  {page.url}\n", soft_wrap=True)
-                console.print(
-                    "Type /animate in the message box, attach a picture, write a prompt. Ctrl+C ends.\n"
-                )
-                ticker = asyncio.create_task(_keep_time(here.env, page))
-                closed = asyncio.create_task(page.wait_closed())
-                stopping = asyncio.Event()
-                root.stop_on_signals(stopping)
-                stopped = asyncio.create_task(stopping.wait())
-                await asyncio.wait({closed, stopped, ticker}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (ticker, closed, stopped):
-                    task.cancel()
-                await asyncio.gather(ticker, closed, stopped, return_exceptions=True)
+        async with open_page(Path(folder), port=port) as page:
+            console.print("\n[bold]Animatic demo[/bold]: open this page in a browser\n")
+            console.print(f"  {page.url}\n", soft_wrap=True)
+            console.print("Type /animate, add a picture, send. Ctrl+C ends the demo.\n")
+            stopping = asyncio.Event()
+            root.stop_on_signals(stopping)
+            ends = [asyncio.create_task(page.wait_closed()), asyncio.create_task(stopping.wait())]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
 
 
 async def once(picture: Path, prompt: str, out: Path, console: Console) -> int:
@@ -144,7 +160,7 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
         assert job.post_id is not None
         message = await channel.fetch_message(job.post_id)
         clip = next(item for item in media_of(message) if file_name(item).endswith(".mp4"))
-        await asyncio.to_thread(path.write_bytes, await clip.read())
+        await asyncio.to_thread(path.write_bytes, await bot.http.get_from_cdn(clip.url))
         facts = await clips.probe(path)
         console.print(
             f"{path}: {facts.width}×{facts.height}, {facts.seconds:.1f} s, {facts.codec} {facts.pixel_format}, "

@@ -1,0 +1,84 @@
+"""A headless Chromium that uses the demo's page as a newcomer would."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from playwright.async_api import Browser, Page, async_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+RENDERED = 90_000  # milliseconds that a clip may take to be drawn, posted and shown
+
+
+def find_chromium() -> str | None:
+    """The browser on this machine: $CHROMIUM, or the first known name on the path."""
+    named = os.environ.get("CHROMIUM")
+    return named or next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    # --no-sandbox: in a container the browser runs as root; it only ever sees the demo's own page.
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=find_chromium(), args=[*quiet, "--disable-component-update"]
+        )
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+async def open_demo(browser: Browser, url: str) -> Page:
+    tab = await browser.new_page(viewport={"width": 1280, "height": 960})
+    await tab.goto(url)
+    await tab.locator("#channel-composer-input").wait_for()
+    return tab
+
+
+async def animate(tab: Page, *, prompt: str, picture: Path) -> None:
+    """Choose /animate, write the prompt, attach the picture, send."""
+    composer = tab.locator("#channel-composer-input")
+    await composer.fill("/animate")
+    await tab.locator(".command-popup").get_by_role("option").first.wait_for()
+    await composer.press("Enter")
+    await tab.locator("input[data-option=prompt]").fill(prompt)
+    await tab.locator(".command-ghost").click()
+    await tab.locator(".command-popup").get_by_role("option").filter(has_text="picture").first.click()
+    await tab.locator("input[type=file][data-option=picture]").set_input_files(picture)
+    await tab.locator("#send-message").click()
+
+
+async def clips_shown(tab: Page, count: int) -> None:
+    """Wait until so many clips stand in the channel, loaded far enough to play."""
+    videos = tab.locator(".channel-message video")
+    await videos.nth(count - 1).wait_for(timeout=RENDERED)
+    await tab.wait_for_function(
+        "count => [...document.querySelectorAll('.channel-message video')]"
+        ".filter(video => video.readyState >= 1 && video.duration > 4).length >= count",
+        arg=count,
+        timeout=RENDERED,
+    )
+
+
+async def play(tab: Page, number: int) -> float:
+    """Play a clip for a moment; the position in seconds that it reached."""
+    position: float = await tab.locator(".channel-message video").nth(number).evaluate(
+        """async video => {
+            video.muted = true;
+            await video.play();
+            await new Promise(moved => video.addEventListener('timeupdate', moved, {once: true}));
+            video.pause();
+            return video.currentTime;
+        }"""
+    )
+    return position
+
+
+async def press_reaction(tab: Page, number: int) -> None:
+    """Press the 🔁 under the message that holds a clip."""
+    message = tab.locator(".channel-message").filter(has=tab.locator("video")).nth(number)
+    await message.locator(".reaction-chip").click()
