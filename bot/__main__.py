@@ -247,7 +247,7 @@ async def keep_alive_file(path: Path) -> None:
 
 
 def main() -> None:
-    from bot.cli import app  # noqa: PLC0415 - cli imports this module for its parts
+    from bot.cli import app
 
     app()
 

@@ -4,7 +4,7 @@ import asyncio
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -48,7 +48,7 @@ def _load(path: Path | None) -> Config:
     return config
 
 
-def _stop(problem: object, code: int = 2) -> "typer.NoReturn":
+def _stop(problem: object, code: int = 2) -> NoReturn:
     errors.print(str(problem), markup=False, soft_wrap=True)
     raise typer.Exit(code)
 
@@ -76,7 +76,7 @@ def demo(
     """Try the bot in a simulated Discord in your browser: no account, no key, no cost."""
     if importlib.util.find_spec("simcord") is None:
         _stop("The demo needs one more package. Install it with: pip install 'animatic[demo]'")
-    from bot import demo as demo_world  # noqa: PLC0415 - needs the extra `demo`
+    from bot import demo as demo_world
 
     if once:
         if picture is None:
@@ -155,11 +155,13 @@ async def _picture(config: Config, source: str, model: Model) -> Picture | None:
         return Picture(
             data=found.data, media_type=found.media_type, width=found.width, height=found.height, link=source
         )
-    if not Path(source).is_file():
-        raise Refusal(f"There is no picture at {source}.")
     if model.can.by_link:
         raise Refusal(f"{model.label} on this route wants the https address of a picture, not a file.")
-    return await normalise(await asyncio.to_thread(Path(source).read_bytes), model.can.picture)
+    try:
+        data = await asyncio.to_thread(Path(source).read_bytes)
+    except OSError:
+        raise Refusal(f"There is no picture at {source}.") from None
+    return await normalise(data, model.can.picture)
 
 
 async def _make(provider: Provider, model: Model, request: ClipRequest, out: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import discord
 import simcord
@@ -30,7 +30,6 @@ from bot.media import clip as clips
 from bot.ui.announcer import file_name, media_of
 
 TICK_SECONDS = 0.5
-REFRESH_SECONDS = 5.0
 ONCE_TIMEOUT = 180.0  # seconds of the wall clock for both clips of `--once`
 BRIEF = 0.05
 WELCOME = (
@@ -96,7 +95,9 @@ async def open_page(folder: Path, *, port: int) -> AsyncIterator[simcord.Preview
         await here.moderator.send(here.channel, WELCOME)
         viewers = [here.member, here.moderator]
         async with here.env.preview(here.channel, viewers=viewers, layout="channel", port=port) as page:
-            ticker = asyncio.create_task(_keep_time(here.env, page))
+            turn = asyncio.Lock()
+            _take_turns(page, turn)
+            ticker = asyncio.create_task(_keep_time(here.env, turn, page))
             try:
                 yield page
             finally:
@@ -125,7 +126,7 @@ async def once(picture: Path, prompt: str, out: Path, console: Console) -> int:
     logs.configure("WARNING", "auto")
     with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
         async with world(Path(folder)) as here:
-            ticker = asyncio.create_task(_keep_time(here.env, None))
+            ticker = asyncio.create_task(_keep_time(here.env, asyncio.Lock()))
             try:
                 async with asyncio.timeout(ONCE_TIMEOUT):
                     return await _once(here, picture, prompt, out, console)
@@ -145,10 +146,12 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
     answer = result.followups[-1].content if result.followups else result.response and result.response.content
     console.print(f"Mia: /animate prompt: {prompt} picture: {picture.name}")
     console.print(f"Animatic (only to Mia): {answer}", markup=False)
+    if not await here.animatic.store.open_jobs():
+        raise Refusal("the request was refused")
     first = await _delivered(here, count=1)
     console.print(f"Animatic posts {out.name} and invites with 🔁")
     bot = here.animatic.bot
-    channel = bot.get_partial_messageable(here.channel.id, guild_id=here.channel.guild.id)
+    channel = bot.get_partial_messageable(here.channel.id, guild_id=here.member.guild.id)
     assert first[0].post_id is not None
     post = await channel.fetch_message(first[0].post_id)
     await _act(lambda: here.member.react(post, bot.requeue_emoji))
@@ -197,19 +200,32 @@ async def _act(action: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(BRIEF)
 
 
-async def _keep_time(env: Env, page: "simcord.Preview | None") -> None:
-    """Move the simulated clock with the wall clock; show on the page what changed."""
+def _take_turns(page: simcord.Preview, turn: asyncio.Lock) -> None:
+    """Let what people do on the page wait for the ticker: simcord fails one of two operations at once."""
+    act = page._action  # noqa: SLF001 - simcord 3 has no public place to wait
+
+    async def act_in_turn(context_id: Any, body: Any) -> Any:
+        async with turn:
+            return await act(context_id, body)
+
+    page._action = act_in_turn  # type: ignore[method-assign]  # noqa: SLF001
+
+
+async def _keep_time(env: Env, turn: asyncio.Lock, page: simcord.Preview | None = None) -> None:
+    """Move the simulated clock with the wall clock; show on the page what changed.
+
+    The page refuses what was begun before a refresh, so it is refreshed only when the bot did something.
+    """
     last = time.monotonic()
-    seen, shown = -1, 0.0
+    seen = len(env.http_requests)
     while True:
         await asyncio.sleep(TICK_SECONDS)
         # Members' actions hold the world for a moment (SetupError): then the next tick moves it further.
         with suppress(SetupError, TimeoutError):
-            tick = time.monotonic()
-            await env.advance_time(tick - last)
-            last = tick
-            if page is None:
-                continue
-            if len(env.http_requests) != seen or tick - shown >= REFRESH_SECONDS:
-                seen, shown = len(env.http_requests), tick
-                await page.refresh()
+            async with turn:
+                tick = time.monotonic()
+                await env.advance_time(tick - last)
+                last = tick
+                if page is not None and len(env.http_requests) != seen:
+                    await page.refresh()
+                    seen = len(env.http_requests)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 RENDERED = 90_000  # milliseconds that a clip may take to be drawn, posted and shown
@@ -34,6 +35,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 async def open_demo(browser: Browser, url: str) -> Page:
     tab = await browser.new_page(viewport={"width": 1280, "height": 960})
+    tab.set_default_timeout(15_000)
     await tab.goto(url)
     await tab.locator("#channel-composer-input").wait_for()
     return tab
@@ -66,14 +68,18 @@ async def clips_shown(tab: Page, count: int) -> None:
 
 async def play(tab: Page, number: int) -> float:
     """Play a clip for a moment; the position in seconds that it reached."""
-    position: float = await tab.locator(".channel-message video").nth(number).evaluate(
-        """async video => {
+    position: float = (
+        await tab.locator(".channel-message video")
+        .nth(number)
+        .evaluate(
+            """async video => {
             video.muted = true;
             await video.play();
             await new Promise(moved => video.addEventListener('timeupdate', moved, {once: true}));
             video.pause();
             return video.currentTime;
         }"""
+        )
     )
     return position
 
@@ -81,4 +87,13 @@ async def play(tab: Page, number: int) -> float:
 async def press_reaction(tab: Page, number: int) -> None:
     """Press the 🔁 under the message that holds a clip."""
     message = tab.locator(".channel-message").filter(has=tab.locator("video")).nth(number)
-    await message.locator(".reaction-chip").click()
+    chip = message.locator(".reaction-chip")
+    pressed = message.locator(".reaction-chip[aria-pressed=true]")
+    for _ in range(10):  # the page turns away what was pressed in the very moment of a refresh
+        await chip.click()
+        try:
+            await pressed.wait_for(timeout=3_000)
+        except PlaywrightTimeoutError:
+            continue
+        return
+    raise AssertionError("the reaction was never taken")

@@ -41,11 +41,11 @@ _TRIES = 6
 _BT709 = 1
 
 
-class NotAClip(Exception):  # noqa: N818 - it says what the file is
+class NotAClip(Exception):
     """The file is not a video that can be played: no such container, no picture in it, or damaged."""
 
 
-class CannotFit(Exception):  # noqa: N818 - as above
+class CannotFit(Exception):
     """Even the smallest sensible version of the clip is larger than the limit."""
 
 

@@ -46,7 +46,7 @@ class Order:
     stop: Path
 
 
-class Stopped(Exception):  # noqa: N818 - it was asked for
+class Stopped(Exception):
     """The `stop` file appeared; nothing was written."""
 
 

@@ -107,7 +107,7 @@ async def test_without_a_card_there_is_no_job(world: World, problem: Exception) 
 
 async def test_a_member_has_so_many_clips_at_once(store: Store, clock: Clock, tmp_path: object) -> None:
     """The limit counts open jobs of one member; another member is not concerned."""
-    from pathlib import Path  # noqa: PLC0415
+    from pathlib import Path
 
     world = make_world(store, clock, Path(str(tmp_path)), per_member=2)
     first = await world.ask()

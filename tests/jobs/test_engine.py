@@ -383,7 +383,7 @@ async def test_only_as_many_jobs_run_as_the_route_has_slots(world: World) -> Non
 
 async def test_a_draft_without_a_card_is_dropped(world: World) -> None:
     """The process died before the card was posted: nothing was paid, and the place is freed."""
-    from tests.jobs.test_store import a_job  # noqa: PLC0415 - the builder of the store's tests
+    from tests.jobs.test_store import a_job
 
     draft = await world.store.add(a_job(world.clock))
 
@@ -416,7 +416,7 @@ async def test_stopping_lets_the_paid_call_finish(world: World) -> None:
     entered, answer = asyncio.Event(), asyncio.Event()
 
     async def slow() -> object:
-        from bot.jobs.machine import Accepted  # noqa: PLC0415
+        from bot.jobs.machine import Accepted
 
         entered.set()
         await answer.wait()

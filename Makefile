@@ -1,0 +1,59 @@
+# make demo   the bot in a simulated Discord in your browser; no account, no bill
+# make test   everything that must pass before a commit
+#
+# Both make .venv and install the locked dependencies when needed, and again when a lock changes.
+# `make demo ARGS="--port 8100"` and `make test ARGS="-k config"` pass arguments on.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+UV ?= uv
+ARGS ?=
+
+.PHONY: help demo test lock clean
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.run
+	$(BIN)/animatic demo $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+# `make lock` keeps what is locked where it can; `make lock ARGS=--upgrade` takes the newest of everything.
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock" --group build pyproject.toml
+lock:
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	$(COMPILE) --extra demo --extra postgres --output-file requirements.lock $(ARGS)
+	$(COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist animatic.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The project itself is installed without dependencies and without a build environment of its own:
+# setuptools is in the locks, so nothing unlocked is ever fetched.
+$(VENV)/.run: $(BIN)/python requirements.lock pyproject.toml
+	@echo "Installing what the bot needs into $(VENV), about a minute the first time"
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python requirements-dev.lock pyproject.toml
+	@echo "Installing what the bot and its tests need into $(VENV), a minute or two the first time"
+	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
+		if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			exec "$$python" -m venv --clear $(VENV); \
+		fi; \
+	done; \
+	echo "Animatic needs Python 3.11 or newer with its venv module, and found none." >&2; \
+	echo "Install one (on Debian and Ubuntu: python3 and python3-venv), or name it: make demo PYTHON=/path/to/python" >&2; \
+	exit 1
