@@ -1,0 +1,378 @@
+"""A small Discord on loopback: the REST calls and the gateway handshake that a bot process makes.
+
+For whole processes (`animatic run`, `worker`, `invite`, `doctor`), which simcord, living inside the
+test's process, cannot reach. It refuses what Discord refuses, keeps messages, serves their files, honours
+nonces within `nonce_window` seconds, and can be told to misbehave:
+
+    discord.faults.append(Fault("POST", "/messages", status=500))   # the next matching call, once
+    Fault(..., status=0)            # the connection is dropped before anything is done
+    Fault(..., status=0, after=True)  # … after it was done: the answer is lost
+"""
+
+import asyncio
+import itertools
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import BodyPartReader, WSMsgType, web
+
+BOT_ID = 900000000000000001
+GUILD_ID = 900000000000000002
+CHANNEL_ID = 900000000000000003
+TOKEN = "a-bot-token"
+V2 = 1 << 15
+UPLOAD_LIMIT = 10 * 1024 * 1024
+
+
+@dataclass
+class Fault:
+    """One misbehaviour, for the next call whose method is `method` and whose path contains `path`."""
+
+    method: str
+    path: str
+    status: int = 500
+    code: int = 0
+    after: bool = False
+    retry_after: float | None = None
+
+
+@dataclass
+class Message:
+    id: int
+    channel_id: int
+    data: dict[str, Any]
+    nonce: str | None
+    at: float
+    reactions: list[str] = field(default_factory=list)
+    deleted: bool = False
+
+
+class DiscordServer:
+    """`async with DiscordServer() as discord:`; `discord.api_base` is what goes into the config."""
+
+    def __init__(self, *, token: str = TOKEN, nonce_window: float = 120.0) -> None:
+        self.token = token
+        self.nonce_window = nonce_window
+        self.calls: Counter[str] = Counter()
+        self.faults: list[Fault] = []
+        self.messages: dict[int, Message] = {}
+        self.files: dict[str, bytes] = {}
+        self.commands: list[dict[str, Any]] = []
+        self.identified: list[dict[str, Any]] = []
+        self.connected = asyncio.Event()
+        self.on_message: Callable[[Message], None] = lambda _message: None
+        self._ids = itertools.count(900000000000001000)
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def api_base(self) -> str:
+        return f"{self.origin}/api/v10"
+
+    @property
+    def visible(self) -> list[Message]:
+        """The messages that people see, oldest first."""
+        return [message for message in self.messages.values() if not message.deleted]
+
+    def posts(self) -> list[Message]:
+        """The visible messages that carry a clip."""
+        return [message for message in self.visible if ".mp4" in json.dumps(message.data["components"])]
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(middlewares=[self._misbehave], client_max_size=30 * 1024 * 1024)
+        base = "/api/v10"
+        app.add_routes(
+            [
+                web.get(f"{base}/users/@me", self._me),
+                web.get(f"{base}/oauth2/applications/@me", self._application),
+                web.get(f"{base}/applications/@me", self._application),
+                web.put(f"{base}/applications/{{id}}/commands", self._put_commands),
+                web.get(f"{base}/gateway/bot", self._gateway_address),
+                web.post(f"{base}/channels/{{channel}}/messages", self._create),
+                web.get(f"{base}/channels/{{channel}}/messages", self._history),
+                web.get(f"{base}/channels/{{channel}}/messages/{{message}}", self._get),
+                web.patch(f"{base}/channels/{{channel}}/messages/{{message}}", self._edit),
+                web.delete(f"{base}/channels/{{channel}}/messages/{{message}}", self._delete),
+                web.put(
+                    f"{base}/channels/{{channel}}/messages/{{message}}/reactions/{{emoji}}/@me", self._react
+                ),
+                web.get("/attachments/{id}/{name}", self._file),
+                web.get("/gateway/", self._gateway),
+            ]
+        )
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        assert site._server is not None
+        self._port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for socket in list(self._sockets):
+            await socket.close()
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _misbehave(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        route = re.sub(r"\d{6,}", "…", request.path.removeprefix("/api/v10"))
+        self.calls[f"{request.method} {route}"] += 1
+        if request.path.startswith("/api/") and request.headers.get("Authorization") != f"Bot {self.token}":
+            return _refusal(401, 0, "401: Unauthorized")
+        fault = next((f for f in self.faults if f.method == request.method and f.path in request.path), None)
+        if fault is None:
+            answer: web.StreamResponse = await handler(request)
+            return answer
+        self.faults.remove(fault)
+        if fault.after:
+            await handler(request)
+        if fault.status == 0:
+            assert request.transport is not None
+            request.transport.abort()
+            raise asyncio.CancelledError
+        if fault.retry_after is not None:
+            body = {
+                "message": "You are being rate limited.",
+                "retry_after": fault.retry_after,
+                "global": False,
+            }
+            return _json(body, status=429, headers={"Retry-After": str(fault.retry_after)})
+        return _refusal(fault.status, fault.code, "injected by the test")
+
+    async def _me(self, _request: web.Request) -> web.Response:
+        return _json(_user())
+
+    async def _application(self, _request: web.Request) -> web.Response:
+        application = {
+            "id": str(BOT_ID),
+            "name": "Animatic",
+            "icon": None,
+            "description": "",
+            "bot_public": True,
+            "bot_require_code_grant": False,
+            "verify_key": "",
+            "flags": 0,
+            "owner": _user(),
+            "team": None,
+        }
+        return _json(application)
+
+    async def _put_commands(self, request: web.Request) -> web.Response:
+        self.commands = await request.json()
+        extra = {"application_id": str(BOT_ID), "version": "1", "default_member_permissions": None}
+        return _json([{"id": str(next(self._ids)), **extra, **command} for command in self.commands])
+
+    async def _gateway_address(self, _request: web.Request) -> web.Response:
+        limit = {"total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1}
+        return _json(
+            {"url": f"ws://127.0.0.1:{self._port}/gateway/", "shards": 1, "session_start_limit": limit}
+        )
+
+    async def _gateway(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        await socket.send_json({"op": 10, "d": {"heartbeat_interval": 41250}, "s": None, "t": None})
+        async for frame in socket:
+            if frame.type is not WSMsgType.TEXT:
+                break
+            event = frame.json()
+            if event["op"] == 1:
+                await socket.send_json({"op": 11, "d": None, "s": None, "t": None})
+            elif event["op"] == 2:
+                self.identified.append(event["d"])
+                ready = {
+                    "v": 10,
+                    "user": _user(),
+                    "guilds": [],
+                    "session_id": "session",
+                    "resume_gateway_url": f"ws://127.0.0.1:{self._port}/gateway/",
+                    "application": {"id": str(BOT_ID), "flags": 0},
+                    "shard": event["d"].get("shard", [0, 1]),
+                }
+                await socket.send_json({"op": 0, "d": ready, "s": 1, "t": "READY"})
+                self.connected.set()
+        self._sockets.discard(socket)
+        return socket
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body, files = await _read_body(request)
+        nonce = str(body["nonce"]) if body.get("nonce") is not None else None
+        if nonce is not None and len(nonce) > 25:
+            return _refusal(400, 50035, "nonce: Must be 25 or fewer in length.")
+        if body.get("enforce_nonce") and (first := self._by_nonce(nonce)):
+            if first.deleted:
+                return _refusal(404, 10008, "Unknown Message")
+            return _json(first.data)
+        if any(len(content) > UPLOAD_LIMIT for _, content in files.values()):
+            return _refusal(413, 40005, "Request entity too large")
+        message_id = next(self._ids)
+        stored = {name: self._store(name, content) for name, content in files.values()}
+        components = _resolved(body.get("components") or [], stored)
+        if isinstance(components, str):
+            return _refusal(400, 50035, components)
+        data = {
+            "id": str(message_id),
+            "channel_id": request.match_info["channel"],
+            "author": _user(),
+            "content": body.get("content") or "",
+            "components": components,
+            "attachments": [] if body.get("flags", 0) & V2 else list(stored.values()),
+            "embeds": [],
+            "mentions": [],
+            "mention_roles": [],
+            "mention_everyone": False,
+            "pinned": False,
+            "tts": False,
+            "type": 0,
+            "flags": body.get("flags", 0),
+            "timestamp": "2026-01-01T00:00:00+00:00",
+            "edited_timestamp": None,
+            "nonce": nonce,
+        }
+        message = Message(message_id, int(request.match_info["channel"]), data, nonce, time.monotonic())
+        message.data["_files"] = stored
+        self.messages[message_id] = message
+        self.on_message(message)
+        return _json(data)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        message = self._find(request)
+        return _json(message.data) if message else _unknown()
+
+    async def _history(self, request: web.Request) -> web.Response:
+        after = int(request.query.get("after", 0))
+        here = [
+            message
+            for message in self.visible
+            if message.channel_id == int(request.match_info["channel"]) and message.id > after
+        ]
+        limit = int(request.query.get("limit", 50))
+        return _json([message.data for message in reversed(here[-limit:])])
+
+    async def _edit(self, request: web.Request) -> web.Response:
+        message = self._find(request)
+        body, _ = await _read_body(request)
+        if message is None:
+            return _unknown()
+        if "components" in body:
+            components = _resolved(body["components"], message.data["_files"])
+            if isinstance(components, str):
+                return _refusal(400, 50035, components)
+            message.data["components"] = components
+        return _json(message.data)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        message = self._find(request)
+        if message is None:
+            return _unknown()
+        message.deleted = True
+        return web.Response(status=204)
+
+    async def _react(self, request: web.Request) -> web.Response:
+        message = self._find(request)
+        if message is None:
+            return _unknown()
+        message.reactions.append(request.match_info["emoji"])
+        return web.Response(status=204)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        content = self.files.get(request.path)
+        return web.Response(body=content) if content is not None else web.Response(status=404)
+
+    def _find(self, request: web.Request) -> Message | None:
+        message = self.messages.get(int(request.match_info["message"]))
+        return message if message and not message.deleted else None
+
+    def _by_nonce(self, nonce: str | None) -> Message | None:
+        now = time.monotonic()
+        return next(
+            (
+                message
+                for message in self.messages.values()
+                if message.nonce == nonce and now - message.at <= self.nonce_window
+            ),
+            None,
+        )
+
+    def _store(self, name: str, content: bytes) -> dict[str, Any]:
+        attachment_id = next(self._ids)
+        path = f"/attachments/{attachment_id}/{name}"
+        self.files[path] = content
+        url = f"{self.origin}{path}"
+        return {
+            "id": str(attachment_id),
+            "filename": name,
+            "size": len(content),
+            "url": url,
+            "proxy_url": url,
+        }
+
+
+async def _read_body(request: web.Request) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]]]:
+    """The JSON of a call and its files by form field, as (name, content)."""
+    if not request.content_type.startswith("multipart/"):
+        return await request.json(), {}
+    body: dict[str, Any] = {}
+    files: dict[str, tuple[str, bytes]] = {}
+    async for part in await request.multipart():
+        assert isinstance(part, BodyPartReader)
+        assert part.name
+        if part.name == "payload_json":
+            body = await part.json() or {}
+        else:
+            files[part.name] = (part.filename or part.name, bytes(await part.read()))
+    return body, files
+
+
+def _resolved(components: list[Any], stored: dict[str, dict[str, Any]]) -> list[Any] | str:
+    """The components with `attachment://name` turned into addresses, or what is wrong with them."""
+    text = json.dumps(components)
+    for name in set(re.findall(r'"attachment://([^"]+)"', text)):
+        if name not in stored:
+            return f"components: the referenced attachment was not found: {name}"
+        text = text.replace(f'"attachment://{name}"', json.dumps(stored[name]["url"]))
+    resolved: list[Any] = json.loads(text)
+    return resolved
+
+
+def _user() -> dict[str, Any]:
+    return {
+        "id": str(BOT_ID),
+        "username": "Animatic",
+        "discriminator": "0",
+        "global_name": None,
+        "avatar": None,
+        "bot": True,
+        "verified": True,
+        "mfa_enabled": False,
+        "flags": 0,
+    }
+
+
+def _json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """As Discord sends it: without a charset, which discord.py looks for to the letter."""
+    exact = {"Content-Type": "application/json", "Via": "1.1 google"}
+    return web.Response(body=json.dumps(data).encode(), status=status, headers={**exact, **(headers or {})})
+
+
+def _refusal(status: int, code: int, message: str) -> web.Response:
+    return _json({"code": code, "message": message}, status=status)
+
+
+def _unknown() -> web.Response:
+    return _refusal(404, 10008, "Unknown Message")

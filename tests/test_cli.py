@@ -1,0 +1,256 @@
+"""The `animatic` command, in processes of its own, against a Discord and a gateway on loopback."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.media import clip as clips
+from tests.servers.discord import BOT_ID, DiscordServer
+from tests.servers.makevid import MakevidServer
+
+DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+async def discord() -> AsyncIterator[DiscordServer]:
+    async with DiscordServer() as server:
+        yield server
+
+
+@pytest.fixture
+def config(tmp_path: Path, discord: DiscordServer) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f"""
+        [discord]
+        token = "{discord.token}"
+        api_base = "{discord.api_base}"
+        [store]
+        url = "sqlite+aiosqlite:///{(tmp_path / "jobs.db").as_posix()}"
+        [data]
+        folder = "{(tmp_path / "data").as_posix()}"
+        """
+    )
+    return path
+
+
+async def start(*arguments: object, cwd: Path | None = None) -> Process:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bot",
+        *map(str, arguments),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"},
+        cwd=cwd,
+    )
+
+
+async def animatic(*arguments: object, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Run a command to its end: code, output, errors."""
+    process = await start(*arguments, cwd=cwd)
+    out, err = await asyncio.wait_for(process.communicate(), timeout=60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_without_a_command_it_shows_what_there_is(tmp_path: Path) -> None:
+    """The newcomer's first try."""
+    _, out, err = await animatic(cwd=tmp_path)
+
+    for command in ("run", "demo", "render", "invite", "doctor"):
+        assert command in out + err
+
+
+async def test_mistakes_in_the_config_end_with_2_and_no_traceback(tmp_path: Path) -> None:
+    """All of them at once, by key."""
+    config = tmp_path / "config.toml"
+    config.write_text('[discord]\nshard_count = "many"\n[logging]\nlevl = "INFO"\n')
+
+    code, _, err = await animatic("doctor", "--config", config)
+
+    assert code == 2
+    assert "discord.shard_count" in err
+    assert "logging.level" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["run", "doctor", "invite"])
+async def test_without_a_token_it_says_where_to_get_one(command: str, tmp_path: Path) -> None:
+    """Exit 2, a sentence, no traceback."""
+    code, _, err = await animatic(command, cwd=tmp_path)
+
+    assert code == 2
+    assert "discord.token is missing" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["run", "doctor", "invite"])
+async def test_a_wrong_token_is_said_to_be_wrong(
+    command: str, config: Path, discord: DiscordServer, tmp_path: Path
+) -> None:
+    """And is not shown."""
+    discord.token = "another"
+
+    code, out, err = await animatic(command, "--config", config, cwd=tmp_path)
+
+    assert code == 2
+    assert "Discord does not accept it" in err
+    assert "a-bot-token" not in out + err
+    assert "Traceback" not in err
+
+
+async def test_invite_asks_for_the_least_permissions(config: Path) -> None:
+    """View, send (also in threads), attach, read history, add reactions; no administrator."""
+    code, out, err = await animatic("invite", "--config", config)
+
+    wanted = 1 << 10 | 1 << 11 | 1 << 38 | 1 << 15 | 1 << 16 | 1 << 6
+    assert code == 0, err
+    assert f"client_id={BOT_ID}" in out
+    assert f"permissions={wanted}" in out
+    assert "scope=bot+applications.commands" in out
+
+
+async def test_invite_needs_no_token_when_the_application_is_named(tmp_path: Path) -> None:
+    """The id stands on the application's page."""
+    code, out, _ = await animatic("invite", "123456789", cwd=tmp_path)
+
+    assert code == 0
+    assert "client_id=123456789" in out
+
+
+async def test_doctor_checks_all_it_can_without_spending(config: Path) -> None:
+    """Config, database, models, token; and the invite link."""
+    code, out, _ = await animatic("doctor", "--config", config)
+
+    assert code == 0
+    assert "logged in as Animatic" in out
+    assert "sketch (on sketch)" in out
+    assert "client_id=" in out
+
+
+async def test_run_serves_until_it_is_told_to_stop(
+    config: Path, discord: DiscordServer, tmp_path: Path
+) -> None:
+    """REST and gateway go to the configured address; SIGTERM ends it cleanly, nothing is left running."""
+    process = await start("run", "--config", config)
+    await asyncio.wait_for(discord.connected.wait(), timeout=30)
+
+    process.send_signal(signal.SIGTERM)
+    _, err = await asyncio.wait_for(process.communicate(), timeout=30)
+
+    assert process.returncode == 0, err.decode()
+    assert "Traceback" not in err.decode()
+    assert {command["name"] for command in discord.commands} == {"animate", "help"}
+    assert (tmp_path / "data" / "alive").exists()
+    privileged = 1 << 1 | 1 << 8 | 1 << 15
+    assert not discord.identified[0]["intents"] & privileged
+
+
+async def test_the_gateway_address_comes_from_the_proxy_also_with_given_shards(
+    config: Path, discord: DiscordServer
+) -> None:
+    """discord.py would dial a fixed address when it knows the shard count."""
+    config.write_text(config.read_text().replace("[store]", "shard_ids = [1]\nshard_count = 2\n[store]"))
+
+    process = await start("run", "--config", config)
+    await asyncio.wait_for(discord.connected.wait(), timeout=30)
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.communicate(), timeout=30)
+
+    assert [identify["shard"] for identify in discord.identified] == [[1, 2]]
+
+
+async def test_commands_are_sent_only_when_they_changed(config: Path, discord: DiscordServer) -> None:
+    """A restart loop must not use up the 200 creations a day."""
+    for _ in range(2):
+        discord.connected.clear()
+        process = await start("run", "--config", config)
+        await asyncio.wait_for(discord.connected.wait(), timeout=30)
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.communicate(), timeout=30)
+
+    assert discord.calls["PUT /applications/…/commands"] == 1
+
+
+async def test_render_makes_a_clip_without_discord(tmp_path: Path) -> None:
+    """The built-in model needs no key."""
+    out = tmp_path / "clip.mp4"
+
+    code, said, err = await animatic("render", DATA / "harbour.jpg", "pan left", "--out", out, cwd=tmp_path)
+
+    assert code == 0, err
+    assert "720×480, 5.0 s, h264" in said
+    assert (await clips.probe(out)).codec == "h264"
+
+
+async def test_render_tries_a_key(config: Path, tmp_path: Path) -> None:
+    """Through the gateway: submit once, poll, download."""
+    source = tmp_path / "source.mp4"
+    await animatic("render", "-", "a title", "--out", source, cwd=tmp_path)
+    async with MakevidServer(clip=source.read_bytes()) as makevid:
+        config.write_text(
+            f"""
+            [routes.makevid]
+            api_key = "test-key"
+            base_url = "{makevid.base_url}"
+            [network]
+            allow_private_addresses = true
+            """
+        )
+        out = tmp_path / "clip.mp4"
+
+        code, said, err = await animatic(
+            "render", DATA / "harbour.jpg", "waves", "--model", "kling", "--out", out, "--config", config,
+            cwd=tmp_path,
+        )  # fmt: skip
+
+        assert code == 0, err
+        assert len(makevid.creates) == 1
+    assert out.read_bytes() == source.read_bytes()
+    assert "h264" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [("401", "did not accept this bot's key"), ("402", "no credit left"), ("500", "did not answer")],
+)
+async def test_render_says_what_is_wrong_with_a_key(
+    fault: str, sentence: str, config: Path, tmp_path: Path
+) -> None:
+    """One sentence, code 1, one create, no traceback, no key."""
+    async with MakevidServer(clip=b"") as makevid:
+        makevid.next_create = fault
+        config.write_text(
+            f'[routes.makevid]\napi_key = "test-key"\nbase_url = "{makevid.base_url}"\n'
+            "[network]\nallow_private_addresses = true\n"
+        )
+
+        code, _, err = await animatic(
+            "render", DATA / "harbour.jpg", "waves", "--model", "kling", "--config", config, cwd=tmp_path
+        )
+
+        assert len(makevid.creates) <= 1
+    assert code == 1
+    assert sentence in err
+    assert "test-key" not in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("picture", ["nothing.png", "config.toml"])
+async def test_render_refuses_what_is_no_picture(picture: str, config: Path, tmp_path: Path) -> None:
+    """A missing file and a text file, each in a sentence."""
+    code, _, err = await animatic("render", tmp_path / picture, "waves", cwd=tmp_path)
+
+    assert code == 1
+    assert "picture" in err.lower()
+    assert "Traceback" not in err
