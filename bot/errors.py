@@ -27,11 +27,13 @@ class Cause(StrEnum):
     INTERRUPTED = "interrupted"
     PICTURE_GONE = "picture_gone"
     OVERDUE = "overdue"
+    POISON = "poison"
     CLIP_GONE = "clip_gone"
     CLIP_UNUSABLE = "clip_unusable"
     CLIP_TOO_LARGE = "clip_too_large"
     CHANNEL_GONE = "channel_gone"
     NO_PERMISSION = "no_permission"
+    POST_DELETED = "post_deleted"
     BLOCKED_BY_DISCORD = "blocked_by_discord"
     DISCORD_DOWN = "discord_down"
 

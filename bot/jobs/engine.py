@@ -2,10 +2,12 @@
 
 It runs beside the gateway client, never inside it. Intent is written before a paid call and the
 answer right after it; a call whose fate is unknown is never made again by itself. State changes are
-written, waiting is not: polls live in a schedule in memory, rebuilt from the rows at start.
+written, waiting is not: polls live in a schedule in memory, rebuilt from the rows when jobs are taken
+over. A worker that cannot write its heartbeat takes and does nothing until it can.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -34,6 +36,7 @@ from bot.jobs.machine import (
     Stumbled,
 )
 from bot.jobs.models import Menu
+from bot.jobs.ownership import Ownership
 from bot.jobs.pacing import Estimate
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, Provider
@@ -45,7 +48,7 @@ UNSURE_LIFE = timedelta(hours=24)
 BUSY_PAUSE = timedelta(seconds=15)
 MOST_STUMBLES = 40
 LONGEST_PAUSE = timedelta(minutes=5)
-SWEEP_EVERY = timedelta(minutes=1)
+SWEEP_EVERY = timedelta(seconds=10)
 DRAWN_QUEUE = 10
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -64,17 +67,19 @@ class Engine:
         worker: str,
         folder: Path,
         slots: Callable[[str], int],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._providers = providers
         self._menu = menu
         self._announcer = announcer
         self._now = now
-        self._worker = worker
+        self._ownership = Ownership(store, worker, now=now, monotonic=monotonic)
         self._folder = folder
         self._slots = slots
         self._due: dict[str, datetime] = {}
         self._in_hand: set[str] = set()
+        self._started: dict[str, datetime] = {}
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
         self._stopping = False
@@ -89,21 +94,29 @@ class Engine:
         self._woken.set()
 
     async def recover(self) -> None:
-        """Take over the open jobs of the last run. A job found in the middle of its paid call is unsure."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for job in await self._store.open_jobs():
+        """Take over what dead or stopped workers left. A job found in its paid call is unsure."""
+        for job in await self._ownership.rescue():
             with structlog.contextvars.bound_contextvars(job=job.id):
-                if job.state is State.SUBMITTING:
-                    await self._settle(job, Lost(Cause.INTERRUPTED))
-                elif job.route not in self._providers:
-                    log.warning("route_not_configured", route=job.route, state=job.state)
-                elif job.state in (State.RENDERING, State.POSTING):
+                log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
+                if job.state in (State.RENDERING, State.POSTING):
+                    if job.route not in self._providers:
+                        log.warning("route_not_configured", route=job.route)
                     self._due[job.id] = job.not_before or self._now()
+                await self._tell(job)
 
     async def run(self, *, grace: timedelta = timedelta(seconds=45)) -> None:
-        """Recover, then work until `stop`; what is in hand at that time gets `grace` to finish."""
-        await self.recover()
+        """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
         tasks: set[asyncio.Task[None]] = set()
+        async with self._store.listening(self.wake):
+            await self._loop(tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._store.release(self._ownership.worker)
+
+    async def _loop(self, tasks: set[asyncio.Task[None]]) -> None:
         while not self._stopping:
             self._woken.clear()
             try:
@@ -116,16 +129,9 @@ class Engine:
                 log.exception("engine_pass_failed")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._idle_seconds())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
 
     async def run_due(self) -> int:
         """Do all that is due at this moment of the clock, to the end. The number of steps taken."""
-        if self._next_sweep is None:
-            await self.recover()
         steps = 0
         while taken := await self._take():
             await asyncio.gather(*(self._work(job) for job in taken))
@@ -141,17 +147,19 @@ class Engine:
     async def _take(self) -> list[Job]:
         """The jobs to act on now: newly claimed ones, and owned ones whose time has come."""
         now = self._now()
+        await self._ownership.beat()
+        if not self._ownership.may_work:
+            return []
         if self._next_sweep is None or now >= self._next_sweep:
             self._next_sweep = now + SWEEP_EVERY
+            await self.recover()
             await self._sweep(now)
         taken: list[Job] = []
         for route in self._providers:
-            while job := await self._store.claim(
-                route, slots=self._slots(route), worker=self._worker, now=now
-            ):
-                taken.append(job)
-        if taken:
-            await self._draw_queue()
+            slots = self._slots(route)
+            taken += await self._store.claim(route, slots=slots, worker=self._ownership.worker, now=now)
+        for route in {job.route for job in taken}:
+            await self._draw_line(route)
         for job_id, due in list(self._due.items()):
             if due <= now and job_id not in self._in_hand:
                 owned = await self._store.get(job_id)
@@ -188,7 +196,6 @@ class Engine:
                 self._in_hand.discard(job.id)
 
     async def _submit(self, job: Job) -> None:
-        model = self._menu.models.get(job.model)
         provider = self._providers[job.route]
         outcome: Outcome
         try:
@@ -201,6 +208,10 @@ class Engine:
             await asyncio.shield(self._settle(job, Busy(timedelta(0))))
             raise
         else:
+            if not self._ownership.may_pay:
+                # This process was held up: others may believe it dead. Nothing was sent.
+                await self._settle(job, Busy(timedelta(0)))
+                return
             try:
                 outcome = await provider.submit(_request(job, pictures))
             except ProviderBusy as busy:
@@ -219,8 +230,7 @@ class Engine:
                 outcome = Lost(Cause.BROKEN)
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.RENDERING:
-            can = model.can if model else Capabilities(seconds=(job.seconds,))
-            self._due[job.id] = self._now() + can.first_poll
+            self._due[job.id] = self._now() + self._can(job).first_poll
 
     def _busy(self, job: Job, pause: timedelta) -> Busy | Refused:
         """Back to the line, a little longer each time, and not for ever."""
@@ -261,6 +271,7 @@ class Engine:
 
     async def _deliver(self, job: Job) -> None:
         assert job.clip_url is not None
+        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         clip = self._folder / f"{job.id}.mp4"
         again = job.stumbles > 0 or clip.exists()
         provider = self._providers[job.route]
@@ -330,9 +341,13 @@ class Engine:
             self._due[job.id] = moved.not_before or self._now()
         else:
             self._due.pop(job.id, None)
-        if moved.state not in (State.POSTING, State.DELIVERED):
-            await self._announcer.draw(moved, await self._waiting(moved))
+            self._started.pop(job.id, None)
+        await self._tell(moved)
         return moved
+
+    async def _tell(self, job: Job) -> None:
+        if job.state not in (State.POSTING, State.DELIVERED):
+            await self._announcer.draw(job, await self._waiting(job))
 
     async def _waiting(self, job: Job) -> Waiting:
         if job.state is State.QUEUED:
@@ -346,10 +361,10 @@ class Engine:
     async def _estimate(self, job: Job) -> Estimate:
         return pacing.estimate(await self._store.durations(job), self._can(job).typical)
 
-    async def _draw_queue(self) -> None:
+    async def _draw_line(self, route: str) -> None:
         """When the line moves, those at its head learn their new place."""
-        for job in (await self._store.open_jobs((State.QUEUED,)))[:DRAWN_QUEUE]:
-            await self._announcer.draw(job, await self._waiting(job))
+        for job, place in await self._store.line(route, limit=DRAWN_QUEUE):
+            await self._announcer.draw(job, Waiting(place=place))
 
     def _can(self, job: Job) -> Capabilities:
         """What the job's model can do, also when it is no longer in the config."""

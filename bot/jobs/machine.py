@@ -15,6 +15,7 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     RENDERING, POSTING ──Broke────────────────────────────► FAILED
     POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
     POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
+    RENDERING, POSTING ──Rescued (its worker is gone)─────► the same state, under a new worker
 
 SUBMITTING and POSTING cannot be cancelled: money or a message may be under way. Outcomes that
 change nothing but the timing (StillRendering, Stumbled) keep the state; the engine does not write
@@ -43,6 +44,7 @@ class State(StrEnum):
 
 
 OPEN = frozenset({State.DRAFT, State.QUEUED, State.SUBMITTING, State.UNSURE, State.RENDERING, State.POSTING})
+MOST_RECOVERIES = 8  # a job that outlived so many workers is what kills them
 CANCELLABLE = frozenset({State.DRAFT, State.QUEUED})
 
 
@@ -96,11 +98,13 @@ class Job:
     charge: Charge = Charge.RESERVED
     worker: str | None = None
     attempt: int = 0
+    recoveries: int = 0
     stumbles: int = 0
     not_before: datetime | None = None
     reference: str | None = None
     provider_task: str | None = None
     submitted_at: datetime | None = None
+    started_at: datetime | None = None
     rendered_at: datetime | None = None
     clip_url: str | None = None
     cause: Cause | None = None
@@ -179,9 +183,13 @@ class StillRendering:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The clip waits at `clip_url`, which may be short-lived; `check` gives a fresh one."""
+    """The clip waits at `clip_url`, which may be short-lived; `check` gives a fresh one.
+
+    `started_at`, filled in by the engine: when rendering was first seen to have begun, where the route tells.
+    """
 
     clip_url: str
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +203,13 @@ class Broke:
 @dataclass(frozen=True, slots=True)
 class GaveUp:
     """We stopped asking: a day past the deadline, or nobody answered an unsure job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """The worker that owned the job is gone; this one goes on. Interrupted is not failed: no attempt is spent."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +246,7 @@ Outcome = (
     | Ready
     | Broke
     | GaveUp
+    | Rescued
     | Posted
     | Stumbled
     | CouldNotPost
@@ -281,8 +297,14 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED)
         case StillRendering(), State.RENDERING:
             return job
-        case Ready(clip_url), State.RENDERING:
-            return to(State.POSTING, clip_url=clip_url, rendered_at=now, charge=Charge.CHARGED)
+        case Ready(clip_url, started_at), State.RENDERING:
+            return to(
+                State.POSTING,
+                clip_url=clip_url,
+                started_at=started_at,
+                rendered_at=now,
+                charge=Charge.CHARGED,
+            )
         case Ready(clip_url), State.POSTING:
             return to(State.POSTING, clip_url=clip_url, stumbles=job.stumbles + 1)
         case Broke(cause, charged), State.RENDERING:
@@ -292,6 +314,12 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.FAILED, cause=cause, charge=Charge.CHARGED)
         case GaveUp(), State.RENDERING | State.UNSURE:
             return to(State.FAILED, cause=Cause.OVERDUE, charge=Charge.MAYBE)
+        case Rescued(worker), State.RENDERING | State.POSTING if job.recoveries < MOST_RECOVERIES:
+            return to(job.state, worker=worker, recoveries=job.recoveries + (job.worker is not None))
+        case Rescued(), State.RENDERING:
+            return to(State.FAILED, cause=Cause.POISON, charge=Charge.MAYBE)
+        case Rescued(), State.POSTING:
+            return to(State.UNDELIVERABLE, cause=Cause.POISON)
         case Posted(post_id), State.POSTING:
             return to(State.DELIVERED, post_id=post_id, cause=None)
         case Stumbled(cause, retry_after), State.POSTING:
@@ -318,6 +346,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 | Ready()
                 | Broke()
                 | GaveUp()
+                | Rescued()
                 | Posted()
                 | Stumbled()
                 | CouldNotPost()

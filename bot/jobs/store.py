@@ -1,32 +1,59 @@
-"""The only SQL. Every move of a job is one guarded update together with its event.
+"""The only SQL. Every move of a job is one guarded update together with its event and its money.
 
-Works alike on SQLite (WAL, one file) and PostgreSQL. Knows tables and the machine; knows no Discord,
-provider, clock or policy: times are given, and the caller's `admit` decides who may start a job.
+Works alike on SQLite (WAL, one file) and PostgreSQL. Knows tables, the machine and the ledger; knows no
+Discord, provider or policy: the caller's `admit` decides who may start a job. Times are given, except that
+PostgreSQL's own clock decides which workers are alive.
 """
 
+import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import stamina
+import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import Connection, RowMapping, event, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import (
+    Connection,
+    RowMapping,
+    Select,
+    Subquery,
+    delete,
+    event,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bot.errors import Cause
 from bot.jobs import machine
-from bot.jobs.machine import OPEN, Begun, Charge, Job, Outcome, State
-from bot.jobs.tables import IS_OPEN, events, jobs, notes
+from bot.jobs.ledger import entries
+from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
+from bot.jobs.tables import IS_OPEN, Utc, events, jobs, ledger, notes, workers
+
+log = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT = timedelta(seconds=5)
+ACCEPT_SECONDS = 2.0  # Discord gives three for the first answer
+OUTCOME_SECONDS = 120.0  # an outcome in hand may be a paid answer
 RUNNING = (State.SUBMITTING, State.RENDERING)
+OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
+MOST_AT_ONCE = 100
+CHANNEL = "animatic"
+ADMISSION_LOCK = 1
+
+T = TypeVar("T")
 
 
 def new_job_id(now: datetime) -> str:
@@ -51,40 +78,45 @@ class Load:
 
 
 class Store:
-    """Jobs in a database. Every method is one transaction."""
+    """Jobs in a database. Every method is one transaction, repeated whole when the database is away."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, database_clock: bool = True) -> None:
         self._writes = engine
         self._reads = engine.execution_options(animatic_reads=True)
+        self._postgresql = engine.dialect.name == "postgresql"
+        self._database_clock = database_clock and self._postgresql
 
     async def add(self, job: Job, admit: Callable[[Load], None] = lambda _load: None) -> Job:
         """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere."""
-        async with self._writes.begin() as connection:
+
+        async def work(connection: AsyncConnection) -> Job:
+            await self._lock(connection, ADMISSION_LOCK)
             count = select(func.count()).select_from(jobs).where(IS_OPEN)
             by_asker = (await connection.execute(count.where(jobs.c.asker_id == job.asker_id))).scalar_one()
             in_all = (await connection.execute(count)).scalar_one()
             admit(Load(by_asker=by_asker, in_all=in_all))
-            try:
-                await connection.execute(insert(jobs).values(asdict(job)))
-            except IntegrityError as error:
-                raise AlreadyThere(job.id) from error
-            await _write_event(connection, job, "Requested", None)
-        return job
+            await connection.execute(insert(jobs).values(asdict(job)))
+            await _record(connection, None, job, None)
+            return job
+
+        try:
+            return await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError as error:
+            if await self.get(job.id) == job:
+                return job  # our own commit, whose answer was lost on the way
+            raise AlreadyThere(job.id) from error
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
 
-        A database that is away is asked again for a minute: the outcome in hand may be a paid answer.
+        A database that is away is asked again for two minutes: the outcome in hand may be a paid answer.
         """
         moved = machine.advance(job, outcome, now)
         if moved is job:
             return job
-        async for attempt in stamina.retry_context(
-            on=OperationalError, attempts=None, timeout=60, wait_max=5
-        ):
-            with attempt:
-                async with self._writes.begin() as connection:
-                    saved = await _save(connection, job, moved, outcome)
+        saved = await self._write(
+            lambda connection: self._save(connection, job, moved, outcome), seconds=OUTCOME_SECONDS
+        )
         if saved is None and await self.get(job.id) == moved:
             return moved  # our own commit, whose answer was lost on the way
         return saved
@@ -101,29 +133,97 @@ class Store:
     async def by_post(self, message_id: int) -> Job | None:
         return await self._one(jobs.c.post_id == message_id)
 
-    async def claim(self, route: str, *, slots: int, worker: str, now: datetime) -> Job | None:
-        """Take the oldest waiting job of a route that has a free slot, writing the intent to submit it."""
-        async with self._writes.begin() as connection:
+    async def claim(
+        self, route: str, *, slots: int, worker: str, now: datetime, most: int = MOST_AT_ONCE
+    ) -> list[Job]:
+        """Take waiting jobs for the free slots of a route, writing the intent to submit each.
+
+        Slots are counted in the database, across all processes. The member with the fewest running
+        jobs goes first, then the oldest job.
+        """
+
+        async def work(connection: AsyncConnection) -> list[Job]:
+            await self._lock(connection, zlib.crc32(route.encode()))
             running = select(func.count()).where(jobs.c.route == route, jobs.c.state.in_(RUNNING))
-            if (await connection.execute(running)).scalar_one() >= slots:
-                return None
-            waiting = (
+            free = min(slots - (await connection.execute(running)).scalar_one(), most)
+            if free <= 0:
+                return []
+            line = _line(route, now)
+            first = select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id).limit(free)
+            waiting = select(jobs).where(jobs.c.id.in_(first)).with_for_update(skip_locked=True)
+            claimed = []
+            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings().all():
+                job = _job(row)
+                begun = Begun(reference=f"{job.id}-{job.attempt + 1}", worker=worker)
+                saved = await self._save(connection, job, machine.advance(job, begun, now), begun)
+                assert saved is not None, "the row is locked"
+                claimed.append(saved)
+            return claimed
+
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def beat(self, worker: str, now: datetime) -> None:
+        """Say that this worker lives. One row, however many jobs it owns."""
+        at = func.now() if self._database_clock else now
+
+        async def work(connection: AsyncConnection) -> None:
+            known = update(workers).where(workers.c.id == worker).values(beat_at=at)
+            if not (await connection.execute(known)).rowcount:
+                await connection.execute(insert(workers).values(id=worker, beat_at=at))
+
+        async with self._writes.begin() as connection:
+            await work(connection)
+
+    async def rescue(self, worker: str, *, stale: timedelta, now: datetime) -> list[Job]:
+        """Take over jobs that were handed back, or whose worker has not beaten for `stale`.
+
+        Safe to ask for twice and from anywhere. One found in its paid call becomes UNSURE; it is
+        returned too. Rows of workers long dead are cleared away.
+        """
+
+        async def work(connection: AsyncConnection) -> list[Job]:
+            clock = (
+                (await connection.execute(select(func.now()))).scalar_one() if self._database_clock else now
+            )
+            alive = select(workers.c.id).where(workers.c.beat_at > clock - stale)
+            orphans = (
                 select(jobs)
                 .where(
-                    jobs.c.route == route,
-                    jobs.c.state == State.QUEUED,
-                    or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now),
+                    jobs.c.state.in_(OWNED),
+                    or_(jobs.c.worker.is_(None), jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)),
                 )
-                .order_by(jobs.c.created_at, jobs.c.id)
-                .limit(1)
+                .order_by(jobs.c.created_at)
+                .limit(MOST_AT_ONCE)
                 .with_for_update(skip_locked=True)
             )
-            row = (await connection.execute(waiting)).mappings().one_or_none()
-            if row is None:
-                return None
-            job = _job(row)
-            begun = Begun(reference=f"{job.id}-{job.attempt + 1}", worker=worker)
-            return await _save(connection, job, machine.advance(job, begun, now), begun)
+            rescued = []
+            for row in (await connection.execute(orphans)).mappings().all():
+                job = _job(row)
+                outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
+                saved = await self._save(connection, job, machine.advance(job, outcome, now), outcome)
+                assert saved is not None, "the row is locked"
+                rescued.append(saved)
+            owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.worker.is_not(None))
+            await connection.execute(
+                delete(workers).where(workers.c.beat_at <= clock - stale * 2, workers.c.id.not_in(owners))
+            )
+            return rescued
+
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def release(self, worker: str) -> None:
+        """Hand back all that this worker owns, and sign off: others may go on at once, no attempt is spent."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(
+                update(jobs)
+                .where(jobs.c.worker == worker, jobs.c.state.in_((State.RENDERING, State.POSTING)))
+                .values(worker=None, version=jobs.c.version + 1)
+            )
+            await connection.execute(delete(workers).where(workers.c.id == worker))
+            await self._notify(connection)
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
 
     async def open_jobs(self, states: Collection[State] = OPEN) -> list[Job]:
         """All jobs in these states, oldest first."""
@@ -131,33 +231,33 @@ class Store:
         async with self._reads.connect() as connection:
             return [_job(row) for row in (await connection.execute(query)).mappings()]
 
-    async def next_start(self, routes: Sequence[str]) -> datetime | None:
-        """When the first job that was told to wait may be tried again."""
-        query = select(func.min(jobs.c.not_before)).where(
-            jobs.c.state == State.QUEUED, jobs.c.route.in_(routes)
+    async def line(self, route: str, *, limit: int) -> list[tuple[Job, int]]:
+        """The jobs that wait for a route, first to start first, with their place (1 is next)."""
+        line = _line(route)
+        query = (
+            select(jobs)
+            .join(line, line.c.id == jobs.c.id)
+            .order_by(line.c.turn, line.c.created_at, line.c.id)
+            .limit(limit)
         )
         async with self._reads.connect() as connection:
-            value: datetime | None = (await connection.execute(query)).scalar_one()
-            return value
+            rows = (await connection.execute(query)).mappings().all()
+            return [(_job(row), place) for place, row in enumerate(rows, start=1)]
 
     async def place(self, job: Job) -> int:
-        """The job's place in its route's line, 1 for the next to start."""
-        query = select(func.count()).where(
-            jobs.c.route == job.route,
-            jobs.c.state == State.QUEUED,
-            or_(
-                jobs.c.created_at < job.created_at,
-                (jobs.c.created_at == job.created_at) & (jobs.c.id < job.id),
-            ),
-        )
+        """The job's place in its route's line, 1 for the next to start; 0 when it does not wait."""
+        line = _line(job.route)
+        order = (line.c.turn, line.c.created_at, line.c.id)
+        ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
         async with self._reads.connect() as connection:
-            ahead: int = (await connection.execute(query)).scalar_one()
-            return ahead + 1
+            found = await connection.execute(select(ranked.c.place).where(ranked.c.id == job.id))
+            return found.scalar_one_or_none() or 0
 
-    async def durations(self, job: Job, *, limit: int = 50) -> list[timedelta]:
-        """From submit to clip, for the latest jobs of the same route, model, length and quality."""
+    async def durations(self, job: Job, *, limit: int = 500) -> list[timedelta]:
+        """From submit (or the start of rendering, where it was seen) to clip: the latest jobs of the same
+        route, model, length and quality, newest first."""
         query = (
-            select(jobs.c.submitted_at, jobs.c.rendered_at)
+            select(func.coalesce(jobs.c.started_at, jobs.c.submitted_at, type_=Utc()), jobs.c.rendered_at)
             .where(
                 jobs.c.route == job.route,
                 jobs.c.variant == job.variant,
@@ -198,39 +298,153 @@ class Store:
             return value
 
     async def remember(self, key: str, value: str) -> None:
-        async with self._writes.begin() as connection:
+        async def work(connection: AsyncConnection) -> None:
             changed = await connection.execute(update(notes).where(notes.c.key == key).values(value=value))
             if not changed.rowcount:
                 await connection.execute(insert(notes).values(key=key, value=value))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def money(self, job_id: str) -> Mapping[str, int]:
+        """What the ledger says of a job: cents by kind."""
+        query = select(ledger.c.kind, func.sum(ledger.c.cents)).where(ledger.c.job_id == job_id)
+        async with self._reads.connect() as connection:
+            rows = await connection.execute(query.group_by(ledger.c.kind))
+            return {kind: int(cents) for kind, cents in rows}
+
+    @asynccontextmanager
+    async def listening(self, wake: Callable[[], None]) -> AsyncIterator[None]:
+        """Call `wake` when another process queues or hands back a job (PostgreSQL; elsewhere nothing).
+
+        Only a hint: whoever listens looks by itself from time to time as well.
+        """
+        if not self._postgresql:
+            yield
+            return
+        task = asyncio.create_task(self._listen(wake), name="listen")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _listen(self, wake: Callable[[], None]) -> None:
+        ended = asyncio.Event()
+        while True:
+            ended.clear()
+            try:
+                async with self._reads.connect() as connection:
+                    driver: Any = (await connection.get_raw_connection()).driver_connection
+                    driver.add_termination_listener(lambda *_: ended.set())
+                    await driver.add_listener(CHANNEL, lambda *_: wake())
+                    wake()
+                    await ended.wait()
+                    await connection.invalidate()
+            except (DBAPIError, OSError) as error:
+                log.warning("listening_failed", error=type(error).__name__)
+            await asyncio.sleep(1)
 
     async def _one(self, condition: Any) -> Job | None:  # Any: SQLAlchemy's == is typed as bool or element
         async with self._reads.connect() as connection:
             row = (await connection.execute(select(jobs).where(condition))).mappings().one_or_none()
             return _job(row) if row else None
 
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], *, seconds: float) -> T:
+        """One transaction, whole again on serialisation and connection errors for so many seconds."""
+        result: list[T] = []
+        async for attempt in stamina.retry_context(
+            on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0
+        ):
+            with attempt:
+                async with self._writes.begin() as connection:
+                    result = [await work(connection)]
+        return result[0]
 
-async def _save(connection: AsyncConnection, job: Job, moved: Job, outcome: Outcome) -> Job | None:
-    guarded = update(jobs).where(
-        jobs.c.id == job.id, jobs.c.state == job.state, jobs.c.version == job.version
-    )
-    values = {f.name: getattr(moved, f.name) for f in fields(Job) if f.name not in ("id", "created_at")}
-    if not (await connection.execute(guarded.values(values))).rowcount:
-        return None
-    await _write_event(connection, moved, type(outcome).__name__, job.state)
-    return moved
+    async def _lock(self, connection: AsyncConnection, key: int) -> None:
+        """Count and write as one: on SQLite BEGIN IMMEDIATE does it."""
+        if self._postgresql:
+            await connection.execute(select(func.pg_advisory_xact_lock(key)))
+
+    async def _notify(self, connection: AsyncConnection) -> None:
+        if self._postgresql:
+            await connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+    async def _save(self, connection: AsyncConnection, job: Job, moved: Job, outcome: Outcome) -> Job | None:
+        guarded = update(jobs).where(
+            jobs.c.id == job.id, jobs.c.state == job.state, jobs.c.version == job.version
+        )
+        values = {f.name: getattr(moved, f.name) for f in fields(Job) if f.name not in ("id", "created_at")}
+        if not (await connection.execute(guarded.values(values))).rowcount:
+            return None
+        await _record(connection, job, moved, outcome)
+        if moved.state is State.QUEUED:
+            await self._notify(connection)
+        return moved
 
 
-async def _write_event(connection: AsyncConnection, job: Job, outcome: str, before: State | None) -> None:
+async def _record(
+    connection: AsyncConnection, before: Job | None, after: Job, outcome: Outcome | None
+) -> None:
+    """What a move leaves behind: its event, and its money."""
     await connection.execute(
         insert(events).values(
-            job_id=job.id,
-            at=job.changed_at,
-            outcome=outcome,
-            from_state=before,
-            to_state=job.state,
-            cause=job.cause,
+            job_id=after.id,
+            at=after.changed_at,
+            outcome=type(outcome).__name__ if outcome else "Requested",
+            from_state=before.state if before else None,
+            to_state=after.state,
+            cause=after.cause,
         )
     )
+    rows = [
+        {
+            "job_id": after.id,
+            "at": after.changed_at,
+            "kind": entry.kind,
+            "cents": entry.cents,
+            "asker_id": after.asker_id,
+            "guild_id": after.guild_id,
+            "model": after.model,
+        }
+        for entry in entries(before, after, outcome)
+    ]
+    if rows:
+        await connection.execute(insert(ledger), rows)
+
+
+def _line(route: str, now: datetime | None = None) -> Subquery:
+    """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
+
+    With `now`, without the jobs that were told to wait longer.
+    """
+    running = (
+        select(jobs.c.asker_id, func.count().label("running"))
+        .where(jobs.c.route == route, jobs.c.state.in_(RUNNING))
+        .group_by(jobs.c.asker_id)
+        .subquery()
+    )
+    own = func.row_number().over(partition_by=jobs.c.asker_id, order_by=(jobs.c.created_at, jobs.c.id))
+    turn = (func.coalesce(running.c.running, 0) + own).label("turn")
+    query: Select[Any] = (
+        select(jobs.c.id, jobs.c.created_at, turn)
+        .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
+        .where(jobs.c.route == route, jobs.c.state == State.QUEUED)
+    )
+    if now is not None:
+        query = query.where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+    return query.subquery()
+
+
+SERIALISATION = {"40001", "40P01"}  # PostgreSQL: serialization failure, deadlock
+
+
+def _may_pass(error: Exception) -> bool:
+    """The database was away, or asks for the transaction again."""
+    if isinstance(error, DBAPIError):
+        code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+        known = isinstance(error, OperationalError | InterfaceError)
+        return known or error.connection_invalidated or code in SERIALISATION or str(code)[:2] in ("08", "57")
+    return isinstance(error, OSError)
 
 
 def _job(row: RowMapping) -> Job:
@@ -242,8 +456,10 @@ def _job(row: RowMapping) -> Job:
 
 
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[Store]:
+async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[Store]:
     """Open the database named by a SQLAlchemy URL, bring its schema up to date, and close it at the end.
+
+    `database_clock` False lets the given times decide on PostgreSQL too who is alive: for virtual time.
 
     The folder of an SQLite file is made when it is missing.
     """
@@ -254,8 +470,10 @@ async def open_store(url: str) -> AsyncIterator[Store]:
         _prepare_sqlite(engine)
     try:
         async with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":  # two processes may start at once
+                await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
             await connection.run_sync(_migrate)
-        yield Store(engine)
+        yield Store(engine, database_clock=database_clock)
     finally:
         await engine.dispose()
 

@@ -77,15 +77,18 @@ jobs = Table(
     Column("charge", String(16), nullable=False),
     Column("worker", String(40)),
     Column("attempt", Integer, nullable=False),
+    Column("recoveries", Integer, nullable=False),
     Column("stumbles", Integer, nullable=False),
     Column("not_before", Utc),
     Column("reference", String(40)),
     Column("provider_task", Text),
     Column("submitted_at", Utc),
+    Column("started_at", Utc),
     Column("rendered_at", Utc),
     Column("clip_url", Text),
     Column("cause", String(32)),
     Index("jobs_open", "state", "route", "created_at", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
     Index("jobs_by_guild", "guild_id", "created_at"),
     # One open requeue per person and clip, by constraint: looking first and inserting later can race.
@@ -110,6 +113,28 @@ events = Table(
     Column("from_state", String(16)),
     Column("to_state", String(16), nullable=False),
     Column("cause", String(32)),
+)
+
+# The owner's money: see `bot.jobs.ledger`. Rows are never changed.
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", String(20), nullable=False, index=True),
+    Column("at", Utc, nullable=False, index=True),
+    Column("kind", String(8), nullable=False),
+    Column("cents", Integer, nullable=False),
+    Column("asker_id", BigInteger, nullable=False),
+    Column("guild_id", BigInteger),
+    Column("model", String(32), nullable=False),
+)
+
+# One row for each living worker process, beaten every few seconds; jobs point at it by name.
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("beat_at", Utc, nullable=False),
 )
 
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.

@@ -35,6 +35,7 @@ WHY = {
     Cause.INTERRUPTED: "I was stopped while handing the job over.",
     Cause.PICTURE_GONE: "The picture was gone before I could send it. Please start again with the picture.",
     Cause.OVERDUE: "The provider never finished it.",
+    Cause.POISON: "Something about it stopped me again and again, so I gave it up.",
     Cause.CLIP_GONE: "The provider made the clip but no longer has it.",
     Cause.CLIP_UNUSABLE: "What the provider delivered is not a video that I can post.",
     Cause.CLIP_TOO_LARGE: "The clip is too large for this server, even made smaller.",

@@ -27,6 +27,7 @@ from bot.jobs.machine import (
     Posted,
     Ready,
     Refused,
+    Rescued,
     State,
     StillRendering,
     Stumbled,
@@ -51,6 +52,7 @@ EVERY_OUTCOME: list[Outcome] = [
     Ready("https://cdn.example/clip.mp4"),
     Broke(Cause.BROKEN, charged=False),
     GaveUp(),
+    Rescued("worker-2"),
     Posted(9),
     Stumbled(Cause.DISCORD_DOWN, timedelta(seconds=5)),
     CouldNotPost(Cause.NO_PERMISSION),
@@ -75,6 +77,8 @@ ARROWS = {
     (State.RENDERING, GaveUp): State.FAILED,
     (State.POSTING, Ready): State.POSTING,
     (State.POSTING, Broke): State.FAILED,
+    (State.RENDERING, Rescued): State.RENDERING,
+    (State.POSTING, Rescued): State.POSTING,
     (State.POSTING, Posted): State.DELIVERED,
     (State.POSTING, Stumbled): State.POSTING,
     (State.POSTING, CouldNotPost): State.UNDELIVERABLE,
@@ -143,6 +147,19 @@ def test_still_rendering_changes_nothing() -> None:
 def test_each_end_says_what_it_cost(state: State, outcome: Outcome, charge: Charge) -> None:
     """Failed and not charged, failed and charged, or nobody knows: three honest ends."""
     assert advance(a_job(state), outcome, LATER).charge is charge
+
+
+@pytest.mark.parametrize(
+    ("state", "end"), [(State.RENDERING, State.FAILED), (State.POSTING, State.UNDELIVERABLE)]
+)
+def test_a_poison_job_ends(state: State, end: State) -> None:
+    """A job that outlived eight workers is what kills them."""
+    job = replace(a_job(state), worker="worker-0")
+    for recovery in range(8):
+        job = advance(job, Rescued(f"worker-{recovery}"), LATER)
+    assert (job.state, job.recoveries) == (state, 8)
+
+    assert advance(job, Rescued("worker-9"), LATER).state is end
 
 
 def test_a_busy_provider_is_not_an_attempt_lost() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event
+from sqlalchemy import event
 
 from bot.errors import Cause, Refusal
 from bot.jobs.machine import (
@@ -141,9 +141,8 @@ async def test_a_claim_writes_the_intent_first(store: Store, clock: Clock) -> No
     """Before anything is paid, the row says which attempt is under way and under which reference."""
     job = await queued(store, clock)
 
-    claimed = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+    [claimed] = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
 
-    assert claimed
     assert (claimed.id, claimed.state, claimed.attempt) == (job.id, State.SUBMITTING, 1)
     assert claimed.reference == f"{job.id}-1"
     assert await store.get(job.id) == claimed
@@ -154,21 +153,31 @@ async def test_two_claims_at_once_get_two_jobs(store: Store, clock: Clock) -> No
     first, second = await queued(store, clock), await queued(store, clock)
 
     claims = await asyncio.gather(
-        *(store.claim("makevid", slots=9, worker=f"w{n}", now=clock.now()) for n in range(3))
+        *(store.claim("makevid", slots=9, worker=f"w{n}", now=clock.now(), most=1) for n in range(3))
     )
 
-    assert {claim.id for claim in claims if claim} == {first.id, second.id}
-    assert claims.count(None) == 1
+    assert sorted(job.id for claim in claims for job in claim) == sorted([first.id, second.id])
+
+
+async def test_slots_hold_when_many_claim_at_once(store: Store, clock: Clock) -> None:
+    """Ten workers, three free places, ten jobs: three start."""
+    for _ in range(10):
+        await queued(store, clock)
+
+    claims = await asyncio.gather(
+        *(store.claim("makevid", slots=3, worker=f"w{n}", now=clock.now()) for n in range(10))
+    )
+
+    assert sum(len(claim) for claim in claims) == 3
 
 
 async def test_slots_are_counted_in_the_database(store: Store, clock: Clock) -> None:
     """A route with no free slot gives nothing; a job in doubt holds no slot."""
     await queued(store, clock)
     await queued(store, clock)
-    running = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
-    assert running
+    [running] = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
 
-    assert await store.claim("makevid", slots=1, worker="w1", now=clock.now()) is None
+    assert await store.claim("makevid", slots=1, worker="w1", now=clock.now()) == []
     await store.advance(running, Lost(Cause.NO_ANSWER), clock.now())
     assert await store.claim("makevid", slots=1, worker="w1", now=clock.now())
 
@@ -179,13 +188,11 @@ async def test_the_oldest_goes_first_and_pauses_are_kept(store: Store, clock: Cl
     clock.pass_by(seconds=1)
     second = await queued(store, clock)
 
-    claimed = await store.claim("makevid", slots=9, worker="w", now=clock.now())
-    assert claimed
+    [claimed] = await store.claim("makevid", slots=9, worker="w", now=clock.now())
     assert claimed.id == second.id
-    assert await store.claim("makevid", slots=9, worker="w", now=clock.now()) is None
+    assert await store.claim("makevid", slots=9, worker="w", now=clock.now()) == []
     clock.pass_by(minutes=2)
-    late = await store.claim("makevid", slots=9, worker="w", now=clock.now())
-    assert late
+    [late] = await store.claim("makevid", slots=9, worker="w", now=clock.now())
     assert late.id == waits.id
 
 
@@ -196,6 +203,72 @@ async def test_the_place_in_line(store: Store, clock: Clock) -> None:
     second = await queued(store, clock)
 
     assert [await store.place(first), await store.place(second)] == [1, 2]
+
+
+async def test_members_take_turns(store: Store, clock: Clock) -> None:
+    """The member with the fewest running goes first, then the oldest: a batch of one does not block others."""
+    greedy = []
+    for _ in range(3):
+        greedy.append(await queued(store, clock, asker_id=2))
+        clock.pass_by(seconds=1)
+    modest = await queued(store, clock, asker_id=3)
+
+    assert [job.id for job, _ in await store.line("makevid", limit=9)] == [
+        greedy[0].id,
+        modest.id,
+        greedy[1].id,
+        greedy[2].id,
+    ]
+    assert await store.place(modest) == 2
+    started = [
+        (await store.claim("makevid", slots=slots, worker="w", now=clock.now()))[0].id for slots in (1, 2, 3)
+    ]
+    assert started == [greedy[0].id, modest.id, greedy[1].id]
+
+
+async def test_a_dead_workers_jobs_are_taken_over(store: Store, clock: Clock) -> None:
+    """Only when its heartbeat is stale; twice is harmless; what was in its paid call is unsure."""
+    await queued(store, clock)
+    await store.beat("w1", clock.now())
+    [submitting] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
+    await queued(store, clock)
+    [other] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
+    rendering = await store.advance(other, Accepted("t"), clock.now())
+    assert rendering
+    stale = timedelta(seconds=30)
+
+    clock.pass_by(seconds=29)
+    assert await store.rescue("w2", stale=stale, now=clock.now()) == []
+    clock.pass_by(seconds=2)
+    rescued = {job.id: job for job in await store.rescue("w2", stale=stale, now=clock.now())}
+
+    assert rescued[submitting.id].state is State.UNSURE
+    assert (rescued[rendering.id].worker, rescued[rendering.id].recoveries) == ("w2", 1)
+    assert await store.rescue("w2", stale=stale, now=clock.now()) == []
+    assert await store.advance(rendering, Ready("https://x"), clock.now()) is None
+
+
+async def test_what_was_handed_back_is_taken_at_once(store: Store, clock: Clock) -> None:
+    """A clean stop spends no recovery."""
+    await queued(store, clock)
+    await store.beat("w1", clock.now())
+    [claimed] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
+    await store.advance(claimed, Accepted("t"), clock.now())
+
+    await store.release("w1")
+    [taken] = await store.rescue("w2", stale=timedelta(seconds=30), now=clock.now())
+
+    assert (taken.worker, taken.recoveries, taken.state) == ("w2", 0, State.RENDERING)
+
+
+async def test_money_follows_the_job(store: Store, clock: Clock) -> None:
+    """Reserved with the row, charged with the clip, released or doubted with the end."""
+    job = await store.add(a_job(clock, price_cents=35))
+    assert await store.money(job.id) == {"reserve": 35}
+
+    await store.advance(job, Cancelled(), clock.now())
+
+    assert await store.money(job.id) == {"reserve": 35, "release": 35}
 
 
 async def test_durations_are_learned_from_the_same_kind(store: Store, clock: Clock) -> None:
@@ -243,20 +316,14 @@ async def test_rows_outlive_the_process(tmp_path: Path, clock: Clock) -> None:
         assert await store.get(job.id) == job
 
 
-async def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
-    """What Alembic builds is what the code declares; the database is in WAL mode and waits when locked."""
-    path = tmp_path / "jobs.db"
-    async with open_store(f"sqlite+aiosqlite:///{path}"):
-        pass
-
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.connect() as connection:
-        difference = compare_metadata(MigrationContext.configure(connection), metadata)
-        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-    engine.dispose()
+async def test_the_migrations_make_the_tables(store: Store) -> None:
+    """What Alembic builds is what the code declares, on both databases."""
+    async with store._reads.connect() as connection:
+        difference = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+        )
 
     assert difference == []
-    assert mode == "wal"
 
 
 async def test_every_connection_is_set_up_for_safety(tmp_path: Path) -> None:
@@ -269,8 +336,8 @@ async def test_every_connection_is_set_up_for_safety(tmp_path: Path) -> None:
             lambda _connection, _cursor, statement, *_rest: statements.append(statement),
         )
         async with store._writes.begin() as connection:
-            names = ("synchronous", "foreign_keys", "busy_timeout")
+            names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
             found = [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
 
-    assert found == [2, 1, 5000]
+    assert found == ["wal", 2, 1, 5000]
     assert statements[0] == "BEGIN IMMEDIATE"

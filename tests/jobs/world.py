@@ -118,6 +118,7 @@ class World:
     desk: Desk
     clock: Clock
     folder: Path
+    deaths: int = 0
 
     async def ask(self, *, asker: int = 2, channel: int = 10, **changes: Any) -> Job:
         """A member asks for a clip of a picture."""
@@ -134,8 +135,16 @@ class World:
         return found
 
     def reborn(self) -> Engine:
-        """The engine of a new process on the same database."""
-        self.engine = make_engine(self.store, self.provider, self.announcer, self.clock, self.folder)
+        """The engine of a new process on the same database; the old one died without a word."""
+        self.deaths += 1
+        self.engine = make_engine(
+            self.store,
+            self.provider,
+            self.announcer,
+            self.clock,
+            self.folder,
+            worker=f"worker-{self.deaths + 1}",
+        )
         return self.engine
 
 
@@ -161,6 +170,7 @@ def make_engine(
     clock: Clock,
     folder: Path,
     slots: int = 2,
+    worker: str = "worker-1",
 ) -> Engine:
     return Engine(
         store=store,
@@ -168,9 +178,10 @@ def make_engine(
         menu=make_menu(),
         announcer=announcer,
         now=clock.now,
-        worker="worker-1",
+        worker=worker,
         folder=folder,
         slots=lambda _route: slots,
+        monotonic=lambda: clock.at.timestamp(),
     )
 
 

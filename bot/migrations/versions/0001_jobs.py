@@ -1,4 +1,4 @@
-"""The first schema: jobs, their events, and notes."""
+"""The first schema: jobs, their events, the ledger, workers and notes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -43,11 +43,13 @@ def upgrade() -> None:
         sa.Column("charge", sa.String(16), nullable=False),
         sa.Column("worker", sa.String(40)),
         sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("recoveries", sa.Integer, nullable=False),
         sa.Column("stumbles", sa.Integer, nullable=False),
         sa.Column("not_before", utc),
         sa.Column("reference", sa.String(40)),
         sa.Column("provider_task", sa.Text),
         sa.Column("submitted_at", utc),
+        sa.Column("started_at", utc),
         sa.Column("rendered_at", utc),
         sa.Column("clip_url", sa.Text),
         sa.Column("cause", sa.String(32)),
@@ -61,6 +63,7 @@ def upgrade() -> None:
         sqlite_where=IS_OPEN,
         postgresql_where=IS_OPEN,
     )
+    op.create_index("jobs_by_worker", "jobs", ["worker"], sqlite_where=IS_OPEN, postgresql_where=IS_OPEN)
     op.create_index("jobs_by_asker", "jobs", ["asker_id", "created_at"])
     op.create_index("jobs_by_guild", "jobs", ["guild_id", "created_at"])
     op.create_index(
@@ -82,6 +85,24 @@ def upgrade() -> None:
         sa.Column("cause", sa.String(32)),
     )
     op.create_index("ix_events_job_id", "events", ["job_id"])
+    op.create_table(
+        "ledger",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("job_id", sa.String(20), nullable=False),
+        sa.Column("at", utc, nullable=False),
+        sa.Column("kind", sa.String(8), nullable=False),
+        sa.Column("cents", sa.Integer, nullable=False),
+        sa.Column("asker_id", sa.BigInteger, nullable=False),
+        sa.Column("guild_id", sa.BigInteger),
+        sa.Column("model", sa.String(32), nullable=False),
+    )
+    op.create_index("ix_ledger_job_id", "ledger", ["job_id"])
+    op.create_index("ix_ledger_at", "ledger", ["at"])
+    op.create_table(
+        "workers",
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("beat_at", utc, nullable=False),
+    )
     op.create_table(
         "notes",
         sa.Column("key", sa.String(64), primary_key=True),
