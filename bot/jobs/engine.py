@@ -77,10 +77,12 @@ class Engine:
         self._in_hand: set[str] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
+        self._line_moved = False
         self._stopping = False
 
     def wake(self) -> None:
         """Something may be due: a job was queued, cancelled or asked for again."""
+        self._line_moved = True
         self._woken.set()
 
     def stop(self) -> None:
@@ -150,7 +152,8 @@ class Engine:
                 route, slots=self._slots(route), worker=self._worker, now=now
             ):
                 taken.append(job)
-        if taken:
+        if taken or self._line_moved:
+            self._line_moved = False
             await self._draw_queue()
         for job_id, due in list(self._due.items()):
             if due <= now and job_id not in self._in_hand:
