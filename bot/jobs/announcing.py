@@ -65,7 +65,10 @@ class Announcer(Protocol):
         ...
 
     async def find_post(self, job: Job) -> int | None:
-        """Look in the channel for a post of this job that was made but not written down."""
+        """Look in the channel for a post of this job that was made but not written down.
+
+        Raises PostLater when Discord does not answer: posting unseen might be the second time.
+        """
         ...
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:

@@ -8,11 +8,12 @@ over. A worker that cannot write its heartbeat takes and does nothing until it c
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 import structlog
 
@@ -20,6 +21,7 @@ from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, Pro
 from bot.jobs import pacing
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.machine import (
+    Accepted,
     Broke,
     Busy,
     Cancelled,
@@ -43,10 +45,15 @@ from bot.providers.base import Capabilities, ClipRequest, Provider
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 DRAFT_LIFE = timedelta(minutes=15)
 UNSURE_LIFE = timedelta(hours=24)
 BUSY_PAUSE = timedelta(seconds=15)
-MOST_STUMBLES = 40
+MOST_PAUSES = 120  # at the provider's door: about ten hours
+MOST_LINKS = 6
+POSTING_LIFE = timedelta(hours=24)
+GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 SWEEP_EVERY = timedelta(seconds=10)
 DRAWN_QUEUE = 10
@@ -80,12 +87,15 @@ class Engine:
         self._due: dict[str, datetime] = {}
         self._in_hand: set[str] = set()
         self._started: dict[str, datetime] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
+        self._line_moved = False
         self._stopping = False
 
     def wake(self) -> None:
         """Something may be due: a job was queued, cancelled or asked for again."""
+        self._line_moved = True
         self._woken.set()
 
     def stop(self) -> None:
@@ -104,27 +114,22 @@ class Engine:
                     self._due[job.id] = job.not_before or self._now()
                 await self._tell(job)
 
-    async def run(self, *, grace: timedelta = timedelta(seconds=45)) -> None:
+    async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
-        tasks: set[asyncio.Task[None]] = set()
         async with self._store.listening(self.wake):
-            await self._loop(tasks)
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
+            await self._loop()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace.total_seconds())
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._store.release(self._ownership.worker)
 
-    async def _loop(self, tasks: set[asyncio.Task[None]]) -> None:
+    async def _loop(self) -> None:
         while not self._stopping:
             self._woken.clear()
             try:
-                for job in await self._take():
-                    task = asyncio.create_task(self._work(job))
-                    tasks.add(task)
-                    task.add_done_callback(tasks.discard)
-                    task.add_done_callback(lambda _task: self._woken.set())
+                await self._take()
             except Exception:  # the loop must outlive a database that is away for a while
                 log.exception("engine_pass_failed")
             with suppress(TimeoutError):
@@ -134,8 +139,11 @@ class Engine:
         """Do all that is due at this moment of the clock, to the end. The number of steps taken."""
         steps = 0
         while taken := await self._take():
-            await asyncio.gather(*(self._work(job) for job in taken))
-            steps += len(taken)
+            steps += taken
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         return steps
 
     def _idle_seconds(self) -> float:
@@ -144,31 +152,50 @@ class Engine:
         waits = [(due - now).total_seconds() for job, due in self._due.items() if job not in self._in_hand]
         return min([IDLE, *(max(wait, 0.02) for wait in waits)])
 
-    async def _take(self) -> list[Job]:
-        """The jobs to act on now: newly claimed ones, and owned ones whose time has come."""
+    async def _take(self) -> int:
+        """Start on the jobs whose time has come: newly claimed ones, and owned ones. Their number."""
         now = self._now()
         await self._ownership.beat()
         if not self._ownership.may_work:
-            return []
+            return 0
         if self._next_sweep is None or now >= self._next_sweep:
             self._next_sweep = now + SWEEP_EVERY
             await self.recover()
             await self._sweep(now)
-        taken: list[Job] = []
+        taken, moved, self._line_moved = 0, self._line_moved, False
         for route in self._providers:
-            slots = self._slots(route)
-            taken += await self._store.claim(route, slots=slots, worker=self._ownership.worker, now=now)
-        for route in {job.route for job in taken}:
-            await self._draw_line(route)
+            if self._stopping:
+                break
+            slots, worker = self._slots(route), self._ownership.worker
+            claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
+            for job in claimed:
+                self._start(self._work(job), job.id)
+            if claimed or moved:
+                self._start(self._draw_line(route))
+            taken += len(claimed)
         for job_id, due in list(self._due.items()):
-            if due <= now and job_id not in self._in_hand:
+            if due <= now and job_id not in self._in_hand and not self._stopping:
                 owned = await self._store.get(job_id)
                 if owned and owned.state in (State.RENDERING, State.POSTING):
-                    taken.append(owned)
+                    self._start(self._work(owned), job_id)
+                    taken += 1
                 else:
                     del self._due[job_id]
-        self._in_hand.update(job.id for job in taken)
         return taken
+
+    def _start(self, work: Coroutine[Any, Any, None], job_id: str | None = None) -> None:
+        if job_id:
+            self._in_hand.add(job_id)
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if job_id:
+                self._in_hand.discard(job_id)
+                self._woken.set()
+
+        task.add_done_callback(done)
 
     async def _sweep(self, now: datetime) -> None:
         """End what nobody will end: drafts that never got a card, doubts that nobody resolved."""
@@ -180,61 +207,69 @@ class Engine:
                 await self._settle(job, GaveUp())
 
     async def _work(self, job: Job) -> None:
-        """One step of one job. Whatever goes wrong, the job keeps its row and its next due time."""
+        """One step of one job. Whatever goes wrong, the job keeps its row and a next time."""
         with structlog.contextvars.bound_contextvars(job=job.id):
             try:
                 if job.state is State.SUBMITTING:
                     await self._submit(job)
                 elif job.state is State.RENDERING:
                     await self._poll(job)
-                elif job.state is State.POSTING:
+                else:
                     await self._deliver(job)
             except Exception:  # one job's trouble is not the others'
                 log.exception("step_failed", state=job.state)
                 self._due[job.id] = self._now() + BUSY_PAUSE
-            finally:
-                self._in_hand.discard(job.id)
 
     async def _submit(self, job: Job) -> None:
-        provider = self._providers[job.route]
-        outcome: Outcome
-        try:
-            pictures = await self._announcer.pictures(job)
-        except PictureGone:
-            outcome = Refused(Cause.PICTURE_GONE)
-        except PostLater as later:
-            outcome = self._busy(job, later.retry_after)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._settle(job, Busy(timedelta(0))))
-            raise
-        else:
-            if not self._ownership.may_pay:
-                # This process was held up: others may believe it dead. Nothing was sent.
-                await self._settle(job, Busy(timedelta(0)))
-                return
-            try:
-                outcome = await provider.submit(_request(job, pictures))
-            except ProviderBusy as busy:
-                outcome = self._busy(job, busy.retry_after or BUSY_PAUSE)
-            except ProviderRejected as rejected:
-                log.warning("submit_rejected", cause=rejected.cause, detail=rejected.detail)
-                outcome = Refused(rejected.cause)
-            except ProviderUnsure as unsure:
-                log.warning("submit_unsure", cause=unsure.cause, detail=unsure.detail)
-                outcome = Lost(unsure.cause)
-            except asyncio.CancelledError:
-                await asyncio.shield(self._settle(job, Lost(Cause.INTERRUPTED)))
-                raise
-            except Exception:  # a bug after the first byte: the fate of the call is unknown
-                log.exception("submit_failed")
-                outcome = Lost(Cause.BROKEN)
+        request = await self._prepare(job)
+        outcome = await self._pay(job, request) if isinstance(request, ClipRequest) else request
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.RENDERING:
             self._due[job.id] = self._now() + self._can(job).first_poll
 
+    async def _prepare(self, job: Job) -> ClipRequest | Busy | Refused:
+        """All that comes before the paid call. Whatever goes wrong here, nothing was sent."""
+        try:
+            pictures = await self._announcer.pictures(job)
+        except PictureGone:
+            return Refused(Cause.PICTURE_GONE)
+        except PostLater as later:
+            return self._busy(job, later.retry_after)
+        except asyncio.CancelledError:
+            await self._settle(job, Busy(timedelta(0)))
+            raise
+        except Exception:  # nothing was sent, so the job may go back to the line
+            log.exception("pictures_failed")
+            return self._busy(job, BUSY_PAUSE)
+        if self._stopping or not self._ownership.may_pay:
+            # Stopping, or held up so long that others may believe this process dead.
+            return Busy(timedelta(0))
+        return _request(job, pictures)
+
+    async def _pay(self, job: Job, request: ClipRequest) -> Outcome:
+        """The one paid call. From here on, what is not surely refused may have been taken."""
+        try:
+            accepted = await self._providers[job.route].submit(request)
+        except ProviderBusy as busy:
+            return self._busy(job, busy.retry_after or BUSY_PAUSE)
+        except ProviderRejected as rejected:
+            log.warning("submit_rejected", cause=rejected.cause, detail=rejected.detail)
+            return Refused(rejected.cause)
+        except ProviderUnsure as unsure:
+            log.warning("submit_unsure", cause=unsure.cause, detail=unsure.detail)
+            return Lost(unsure.cause)
+        except asyncio.CancelledError:
+            await self._settle(job, Lost(Cause.INTERRUPTED))
+            raise
+        except Exception:  # a bug after the first byte: the fate of the call is unknown
+            log.exception("submit_failed")
+            return Lost(Cause.BROKEN)
+        log.info("submit_accepted", task=accepted.task)
+        return accepted
+
     def _busy(self, job: Job, pause: timedelta) -> Busy | Refused:
         """Back to the line, a little longer each time, and not for ever."""
-        if job.stumbles >= MOST_STUMBLES * 3:
+        if job.stumbles >= MOST_PAUSES:
             return Refused(Cause.BUSY)
         return Busy(max(pause, min(BUSY_PAUSE * 2 ** min(job.stumbles, 5), LONGEST_PAUSE)))
 
@@ -254,6 +289,8 @@ class Engine:
         else:
             retry_after = None
         if isinstance(outcome, StillRendering):
+            if outcome.queued is False:
+                self._started.setdefault(job.id, self._now())
             pause = pacing.next_poll(
                 waited, first=can.first_poll, gap=can.least_poll_gap, deadline=can.deadline
             )
@@ -265,6 +302,8 @@ class Engine:
             if waiting.late:
                 await self._announcer.draw(job, waiting)
             return
+        if isinstance(outcome, Ready):
+            outcome = replace(outcome, started_at=self._started.get(job.id))
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.POSTING:
             await self._deliver(moved)
@@ -284,8 +323,11 @@ class Engine:
                 post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job))
             outcome = Posted(post_id)
         except ProviderRejected as gone:
-            if gone.cause is Cause.CLIP_GONE and job.stumbles < MOST_STUMBLES:
-                outcome = await self._fresh_link(job)
+            # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
+            if job.stumbles < MOST_LINKS:
+                outcome = await self._fresh_link(job, gone.cause)
+            elif gone.cause is Cause.CLIP_TOO_LARGE:
+                outcome = CouldNotPost(gone.cause)
             else:
                 outcome = Broke(gone.cause)
         except (ProviderBusy, ProviderUnsure) as trouble:
@@ -294,6 +336,9 @@ class Engine:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
             outcome = CouldNotPost(refused.cause)
+        except Exception:  # a full disk, a dead encoder: it may pass, and is not tried at full speed
+            log.exception("delivery_failed")
+            outcome = self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
         moved = await self._settle(job, outcome)
         if moved and isinstance(outcome, Ready):
             self._due[job.id] = self._now() + timedelta(seconds=5)
@@ -308,7 +353,7 @@ class Engine:
         except PictureGone:
             return Pictures()
 
-    async def _fresh_link(self, job: Job) -> Outcome:
+    async def _fresh_link(self, job: Job, cause: Cause) -> Outcome:
         assert job.provider_task is not None
         try:
             answer = await self._providers[job.route].check(job.provider_task)
@@ -318,20 +363,24 @@ class Engine:
             case Ready(clip_url) if clip_url != job.clip_url:
                 return answer
             case Ready() | StillRendering():
-                return self._stumbled(job, Cause.CLIP_GONE, BUSY_PAUSE)
+                return self._stumbled(job, cause, BUSY_PAUSE)
             case Broke():
-                return Broke(Cause.CLIP_GONE)
+                return Broke(cause)
             case _:
                 assert_never(answer)
 
     def _stumbled(self, job: Job, cause: Cause, pause: timedelta) -> Stumbled | CouldNotPost:
-        if job.stumbles >= MOST_STUMBLES:
+        """Again later, a little longer each time, for a day."""
+        if job.rendered_at and self._now() - job.rendered_at > POSTING_LIFE:
             return CouldNotPost(cause)
-        return Stumbled(cause, min(max(pause, timedelta(seconds=5)) * 2**job.stumbles, LONGEST_PAUSE))
+        pause = max(pause, timedelta(seconds=5)) * 2 ** min(job.stumbles, 6)
+        return Stumbled(cause, min(pause, LONGEST_PAUSE))
 
     async def _settle(self, job: Job, outcome: Outcome) -> Job | None:
         """Write the outcome at once, then tell people. None: someone else moved the job, we stop quietly."""
-        moved = await self._store.advance(job, outcome, self._now())
+        moved = await _to_the_end(self._store.advance(job, outcome, self._now()))
+        if moved is None and isinstance(outcome, Accepted):
+            moved = await self._adopt(job, outcome)
         if moved is None:
             log.info("job_moved_elsewhere", outcome=type(outcome).__name__)
             self._due.pop(job.id, None)
@@ -344,6 +393,14 @@ class Engine:
             self._started.pop(job.id, None)
         await self._tell(moved)
         return moved
+
+    async def _adopt(self, job: Job, accepted: Accepted) -> Job | None:
+        """Others took this process for dead and the job for unsure; the answer did come: no doubt is left."""
+        found = await self._store.get(job.id)
+        if found and found.state is State.UNSURE and found.reference == job.reference:
+            return await self._store.advance(found, accepted, self._now())
+        log.error("paid_task_without_a_job", task=accepted.task)
+        return None
 
     async def _tell(self, job: Job) -> None:
         if job.state not in (State.POSTING, State.DELIVERED):
@@ -370,6 +427,16 @@ class Engine:
         """What the job's model can do, also when it is no longer in the config."""
         model = self._menu.models.get(job.model)
         return model.can if model else Capabilities(seconds=(job.seconds,))
+
+
+async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:
+    """Finish a commit even when cancelled meanwhile; only then be cancelled."""
+    task = asyncio.ensure_future(commit)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _request(job: Job, pictures: Pictures) -> ClipRequest:

@@ -45,6 +45,7 @@ class State(StrEnum):
 
 OPEN = frozenset({State.DRAFT, State.QUEUED, State.SUBMITTING, State.UNSURE, State.RENDERING, State.POSTING})
 MOST_RECOVERIES = 8  # a job that outlived so many workers is what kills them
+COUNTED = OPEN - {State.UNSURE}  # what limits count: a doubt must not lock anybody out
 CANCELLABLE = frozenset({State.DRAFT, State.QUEUED})
 
 
@@ -61,7 +62,8 @@ class Charge(StrEnum):
 class Job:
     """One paid clip, from the command to the post; exactly one row of the table `jobs`.
 
-    Times are aware UTC. `price_cents` counts hundredths of the owner's currency. `reference` is our
+    Times are aware UTC. `price_cents` counts hundredths of the owner's currency. `doubted` says
+    that an attempt before this one may have been charged. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
     `picture_file` and `end_picture_file`; no row holds them.
@@ -96,6 +98,7 @@ class Job:
 
     price_cents: int = 0
     charge: Charge = Charge.RESERVED
+    doubted: bool = False
     worker: str | None = None
     attempt: int = 0
     recoveries: int = 0
@@ -108,6 +111,11 @@ class Job:
     rendered_at: datetime | None = None
     clip_url: str | None = None
     cause: Cause | None = None
+
+    @property
+    def owed(self) -> Charge:
+        """What to tell people: an earlier attempt that may have been charged is not forgotten."""
+        return Charge.MAYBE if self.doubted and self.charge is Charge.NONE else self.charge
 
     @property
     def is_open(self) -> bool:
@@ -202,7 +210,7 @@ class Broke:
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """We stopped asking: a day past the deadline, or nobody answered an unsure job."""
+    """We stopped asking: a day past the deadline, or a person or a day's silence let an unsure job go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,19 +290,22 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
         case Accepted(task), State.SUBMITTING | State.UNSURE:
             return to(State.RENDERING, provider_task=task, stumbles=0, cause=None)
         case Busy(retry_after), State.SUBMITTING:
+            busy = retry_after > timedelta(0)  # else we were only interrupted, before anything was sent
             return to(
                 State.QUEUED,
-                not_before=now + retry_after,
-                stumbles=job.stumbles + 1,
+                not_before=now + retry_after if busy else None,
+                stumbles=job.stumbles + busy,
                 submitted_at=None,
-                cause=Cause.BUSY,
+                cause=Cause.BUSY if busy else None,
             )
         case Refused(cause), State.SUBMITTING:
             return to(State.FAILED, cause=cause, charge=Charge.NONE)
         case Lost(cause), State.SUBMITTING:
             return to(State.UNSURE, cause=cause, charge=Charge.MAYBE)
-        case ((Absent() | TriedAgain()), State.UNSURE):
+        case Absent(), State.UNSURE:
             return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED)
+        case TriedAgain(), State.UNSURE:
+            return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED, doubted=True)
         case StillRendering(), State.RENDERING:
             return job
         case Ready(clip_url, started_at), State.RENDERING:
@@ -312,8 +323,10 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.FAILED, cause=cause, charge=charge)
         case Broke(cause, _), State.POSTING:
             return to(State.FAILED, cause=cause, charge=Charge.CHARGED)
-        case GaveUp(), State.RENDERING | State.UNSURE:
+        case GaveUp(), State.RENDERING:
             return to(State.FAILED, cause=Cause.OVERDUE, charge=Charge.MAYBE)
+        case GaveUp(), State.UNSURE:
+            return to(State.FAILED, charge=Charge.MAYBE)
         case Rescued(worker), State.RENDERING | State.POSTING if job.recoveries < MOST_RECOVERIES:
             return to(job.state, worker=worker, recoveries=job.recoveries + (job.worker is not None))
         case Rescued(), State.RENDERING:

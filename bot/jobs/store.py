@@ -21,6 +21,7 @@ import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     RowMapping,
     Select,
@@ -40,13 +41,13 @@ from bot.errors import Cause
 from bot.jobs import machine
 from bot.jobs.ledger import entries
 from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
-from bot.jobs.tables import IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.tables import IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
 
 log = structlog.get_logger(__name__)
 
 BUSY_TIMEOUT = timedelta(seconds=5)
 ACCEPT_SECONDS = 2.0  # Discord gives three for the first answer
-OUTCOME_SECONDS = 120.0  # an outcome in hand may be a paid answer
+HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
@@ -91,7 +92,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> Job:
             await self._lock(connection, ADMISSION_LOCK)
-            count = select(func.count()).select_from(jobs).where(IS_OPEN)
+            count = select(func.count()).select_from(jobs).where(IS_COUNTED)
             by_asker = (await connection.execute(count.where(jobs.c.asker_id == job.asker_id))).scalar_one()
             in_all = (await connection.execute(count)).scalar_one()
             admit(Load(by_asker=by_asker, in_all=in_all))
@@ -109,14 +110,16 @@ class Store:
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
 
-        A database that is away is asked again for two minutes: the outcome in hand may be a paid answer.
+        A database that is away is asked until it answers: the outcome in hand may be a paid answer.
+        Raises AlreadyThere when the person has queued the same clip once more meanwhile.
         """
         moved = machine.advance(job, outcome, now)
         if moved is job:
             return job
-        saved = await self._write(
-            lambda connection: self._save(connection, job, moved, outcome), seconds=OUTCOME_SECONDS
-        )
+        try:
+            saved = await self._write(lambda connection: self._save(connection, job, moved, outcome))
+        except IntegrityError as error:
+            raise AlreadyThere(job.id) from error
         if saved is None and await self.get(job.id) == moved:
             return moved  # our own commit, whose answer was lost on the way
         return saved
@@ -138,13 +141,13 @@ class Store:
     ) -> list[Job]:
         """Take waiting jobs for the free slots of a route, writing the intent to submit each.
 
-        Slots are counted in the database, across all processes. The member with the fewest running
+        Slots are counted in the database, across all processes; a job long overdue holds none. The member with the fewest running
         jobs goes first, then the oldest job.
         """
 
         async def work(connection: AsyncConnection) -> list[Job]:
             await self._lock(connection, zlib.crc32(route.encode()))
-            running = select(func.count()).where(jobs.c.route == route, jobs.c.state.in_(RUNNING))
+            running = select(func.count()).where(jobs.c.route == route, _holds_a_slot(now))
             free = min(slots - (await connection.execute(running)).scalar_one(), most)
             if free <= 0:
                 return []
@@ -245,13 +248,13 @@ class Store:
             return [(_job(row), place) for place, row in enumerate(rows, start=1)]
 
     async def place(self, job: Job) -> int:
-        """The job's place in its route's line, 1 for the next to start; 0 when it does not wait."""
-        line = _line(job.route)
+        """The job's place in its route's line, 1 for the next to start; a draft's as if it waited."""
+        line = _line(job.route, also=job.id)
         order = (line.c.turn, line.c.created_at, line.c.id)
         ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
         async with self._reads.connect() as connection:
             found = await connection.execute(select(ranked.c.place).where(ranked.c.id == job.id))
-            return found.scalar_one_or_none() or 0
+            return found.scalar_one_or_none() or 1
 
     async def durations(self, job: Job, *, limit: int = 500) -> list[timedelta]:
         """From submit (or the start of rendering, where it was seen) to clip: the latest jobs of the same
@@ -349,8 +352,10 @@ class Store:
             row = (await connection.execute(select(jobs).where(condition))).mappings().one_or_none()
             return _job(row) if row else None
 
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], *, seconds: float) -> T:
-        """One transaction, whole again on serialisation and connection errors for so many seconds."""
+    async def _write(
+        self, work: Callable[[AsyncConnection], Awaitable[T]], *, seconds: float | None = None
+    ) -> T:
+        """One transaction, whole again on serialisation and connection errors: for so long, or for ever."""
         result: list[T] = []
         async for attempt in stamina.retry_context(
             on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0
@@ -412,10 +417,17 @@ async def _record(
         await connection.execute(insert(ledger), rows)
 
 
-def _line(route: str, now: datetime | None = None) -> Subquery:
+def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
+    return or_(
+        jobs.c.state == State.SUBMITTING,
+        (jobs.c.state == State.RENDERING) & (jobs.c.submitted_at > now - HOLDS_SLOT),
+    )
+
+
+def _line(route: str, now: datetime | None = None, *, also: str | None = None) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
-    With `now`, without the jobs that were told to wait longer.
+    With `now`, without the jobs that were told to wait longer; `also` one that will wait soon.
     """
     running = (
         select(jobs.c.asker_id, func.count().label("running"))
@@ -428,7 +440,7 @@ def _line(route: str, now: datetime | None = None) -> Subquery:
     query: Select[Any] = (
         select(jobs.c.id, jobs.c.created_at, turn)
         .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
-        .where(jobs.c.route == route, jobs.c.state == State.QUEUED)
+        .where(jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id == also))
     )
     if now is not None:
         query = query.where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
@@ -463,7 +475,7 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
 
     The folder of an SQLite file is made when it is missing.
     """
-    engine = create_async_engine(url, pool_pre_ping=True)
+    engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
     if engine.dialect.name == "sqlite":
         if engine.url.database and engine.url.database != ":memory:":
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)

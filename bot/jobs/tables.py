@@ -1,10 +1,12 @@
 """The tables, for SQLAlchemy Core, on SQLite and PostgreSQL alike."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -15,11 +17,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
     text,
 )
 
-from bot.jobs.machine import OPEN
+from bot.jobs.machine import COUNTED, OPEN, State
 
 
 class Utc(TypeDecorator[datetime]):
@@ -43,7 +46,12 @@ class Utc(TypeDecorator[datetime]):
 
 metadata = MetaData()
 
-IS_OPEN = text("state IN ({})".format(", ".join(sorted(f"'{state}'" for state in OPEN))))
+
+def _any_of(states: Iterable[State]) -> TextClause:
+    return text("state IN ({})".format(", ".join(sorted(f"'{state}'" for state in states))))
+
+
+IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
 
 # The columns of `jobs` are the fields of `machine.Job`, by name.
 jobs = Table(
@@ -75,6 +83,7 @@ jobs = Table(
     Column("end_picture_file", String(40)),
     Column("price_cents", Integer, nullable=False),
     Column("charge", String(16), nullable=False),
+    Column("doubted", Boolean, nullable=False),
     Column("worker", String(40)),
     Column("attempt", Integer, nullable=False),
     Column("recoveries", Integer, nullable=False),
@@ -97,8 +106,8 @@ jobs = Table(
         "parent_id",
         "asker_id",
         unique=True,
-        sqlite_where=IS_OPEN,
-        postgresql_where=IS_OPEN,
+        sqlite_where=IS_COUNTED,
+        postgresql_where=IS_COUNTED,
     ),
 )
 

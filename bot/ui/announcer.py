@@ -8,8 +8,7 @@ within Discord's window (a few minutes) gives the first message and no second on
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
 LEAST_UPLOAD_LIMIT = 1024 * 1024
 REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
 LOOK_BACK = 100
+CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tell ours
 
 # Discord's error codes that no repeat can mend, each with the end it means.
 PERMANENT = {
@@ -124,11 +124,16 @@ class DiscordAnnouncer:
         return Pictures(first=first, last=last)
 
     async def find_post(self, job: Job) -> int | None:
-        with suppress(discord.DiscordException, aiohttp.ClientError, OSError):
-            channel = self._channel(job)
-            async for message in channel.history(limit=LOOK_BACK, after=job.rendered_at, oldest_first=True):
+        assert job.rendered_at is not None
+        since = job.rendered_at - CLOCKS_APART
+        try:
+            async for message in self._channel(job).history(limit=LOOK_BACK, after=since, oldest_first=True):
                 if any(file_name(item) == _clip_file(job) for item in media_of(message)):
                     return message.id
+        except (discord.NotFound, discord.Forbidden):
+            return None  # the post itself will say what is wrong
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            raise PostLater(Cause.DISCORD_DOWN) from error
         return None
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:

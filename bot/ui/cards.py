@@ -41,6 +41,7 @@ WHY = {
     Cause.CLIP_TOO_LARGE: "The clip is too large for this server, even made smaller.",
     Cause.CHANNEL_GONE: "The channel or thread for it is gone.",
     Cause.NO_PERMISSION: "I am no longer allowed to post files here.",
+    Cause.POST_DELETED: "Somebody deleted the post.",
     Cause.BLOCKED_BY_DISCORD: "This server's AutoMod stopped the post.",
     Cause.DISCORD_DOWN: "Discord did not take the post.",
 }

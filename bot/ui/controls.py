@@ -28,7 +28,7 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
     """One of the buttons above, for one job."""
 
     def __init__(self, job_id: str, verb: str) -> None:
-        label, emoji, style = LABELS[verb]
+        label, emoji, style = LABELS.get(verb, (verb, None, discord.ButtonStyle.secondary))
         super().__init__(ui.Button(label=label, emoji=emoji, style=style, custom_id=f"job:{job_id}:{verb}"))
         self.job_id = job_id
         self.verb = verb
@@ -37,14 +37,13 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
     async def from_custom_id(
         cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str]
     ) -> Self:
-        if match["verb"] not in LABELS:
-            raise Refusal("This button is from a newer version of me.")
+        # An unknown verb is refused by the callback: what is raised here, discord.py only logs.
         return cls(match["id"], match["verb"])
 
     async def callback(self, interaction: discord.Interaction[Any]) -> None:
         # discord.py only logs what a DynamicItem's callback raises, so this door answers for itself.
         try:
-            await getattr(self, f"_{self.verb}")(interaction)
+            await getattr(self, f"_{self.verb}" if self.verb in LABELS else "_unknown")(interaction)
         except Exception as error:  # noqa: BLE001 - every error is somebody's sentence
             await answer.error(interaction, error)
 
@@ -71,6 +70,9 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
         assert interaction.message is not None
         await interaction.message.delete()
         await interaction.followup.send("Deleted. The clip was paid for, so it still counts.", ephemeral=True)
+
+    async def _unknown(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        raise Refusal("This button is from a newer version of me.")
 
 
 def who(interaction: discord.Interaction[Any]) -> Who:

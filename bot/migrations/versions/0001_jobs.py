@@ -9,6 +9,7 @@ branch_labels = None
 depends_on = None
 
 IS_OPEN = sa.text("state IN ('draft', 'posting', 'queued', 'rendering', 'submitting', 'unsure')")
+IS_COUNTED = sa.text("state IN ('draft', 'posting', 'queued', 'rendering', 'submitting')")
 
 
 def upgrade() -> None:
@@ -41,6 +42,7 @@ def upgrade() -> None:
         sa.Column("end_picture_file", sa.String(40)),
         sa.Column("price_cents", sa.Integer, nullable=False),
         sa.Column("charge", sa.String(16), nullable=False),
+        sa.Column("doubted", sa.Boolean, nullable=False),
         sa.Column("worker", sa.String(40)),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("recoveries", sa.Integer, nullable=False),
@@ -71,8 +73,8 @@ def upgrade() -> None:
         "jobs",
         ["parent_id", "asker_id"],
         unique=True,
-        sqlite_where=IS_OPEN,
-        postgresql_where=IS_OPEN,
+        sqlite_where=IS_COUNTED,
+        postgresql_where=IS_COUNTED,
     )
     op.create_table(
         "events",
