@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -58,7 +59,10 @@ def system_clock() -> datetime:
 
 @asynccontextmanager
 async def build(
-    config: Config, *, now: Callable[[], datetime] = system_clock, worker: str | None = None
+    config: Config,
+    *,
+    now: Callable[[], datetime] = system_clock,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Animatic]:
     """Put the bot together and take it apart again. Nothing runs yet and nobody is logged in.
 
@@ -84,13 +88,19 @@ async def build(
             menu=menu,
             announcer=announcer,
             now=now,
-            worker=worker or f"{socket.gethostname()[:16]}-{os.getpid()}-{secrets.token_hex(4)}",
+            monotonic=monotonic,
+            worker=worker_name(),
             folder=config.data.folder / "clips",
             slots=config.engine.slots_of,
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
         yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
+
+
+def worker_name() -> str:
+    """Of this process, for its row among the workers; at most 40 characters, never used twice."""
+    return f"{socket.gethostname()[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def encoders() -> ProcessPoolExecutor:

@@ -123,6 +123,10 @@ class Engine:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self.hand_back()
+
+    async def hand_back(self) -> None:
+        """Give up all that this worker owns, so that others may go on at once."""
         await self._store.release(self._ownership.worker)
 
     async def _loop(self) -> None:

@@ -124,7 +124,7 @@ def _detail(job: Job) -> str | None:
         case State.UNSURE:
             return f"{why}This may have been charged; I will not pay twice by myself."
         case State.FAILED | State.CANCELLED:
-            return f"{why}{MONEY[job.charge]}"
+            return f"{why}{MONEY[job.owed]}"
         case State.UNDELIVERABLE:
             return f"{why}The clip was paid for and is kept."
         case State.QUEUED if job.cause is Cause.BUSY:

@@ -189,8 +189,11 @@ class Town:
             settings = makevid.model_copy(update={"request_timeout": request_timeout})
             changes["routes"] = self.config.routes.model_copy(update={"makevid": settings})
         self.config = self.config.model_copy(update=changes)
+        await self.animatic.engine.hand_back()
         await self.running.aclose()
-        self.animatic = await self.running.enter_async_context(root.build(self.config, now=self.now))
+        self.animatic = await self.running.enter_async_context(
+            root.build(self.config, now=self.now, monotonic=lambda: self.now().timestamp())
+        )
         await self.env.restart_bot(self.animatic.bot)
         await self.work()
 
@@ -309,7 +312,9 @@ async def open_town(folder: Path) -> AsyncIterator[Town]:
             models=MODELS,
             engine=EngineSettings(slots=SlotsSettings(makevid=2)),
         )
-        animatic = await running.enter_async_context(root.build(config, now=lambda: clock[0].now()))
+        animatic = await running.enter_async_context(
+            root.build(config, now=lambda: clock[0].now(), monotonic=lambda: clock[0].now().timestamp())
+        )
         env = Env(animatic.bot, settle_timeout=SETTLE_SECONDS)
         clock.append(env)
         await env.start()

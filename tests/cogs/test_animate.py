@@ -551,15 +551,27 @@ async def test_a_download_that_goes_wrong_is_done_again(town: Town, fault: str) 
     assert len(town.makevid.creates) == 1
 
 
-async def test_a_clip_that_is_none(town: Town) -> None:
-    """The gateway serves a page instead: an honest end, with what it cost."""
+async def test_one_odd_answer_is_not_the_end_of_a_paid_clip(town: Town) -> None:
+    """The gateway serves a page once: the clip is asked for again and posted."""
     town.makevid.next_clip = "html"
     await town.animate(town.ada, picture=picture())
 
     await town.work_until_done()
 
+    assert len(town.posts()) == 1
+
+
+async def test_a_clip_that_is_none(town: Town) -> None:
+    """The gateway goes on serving a page: an honest end, with what it cost."""
+    await town.animate(town.ada, picture=picture())
+    for _ in range(20):
+        town.makevid.next_clip = "html"
+        await town.env.advance_time(120)
+        await town.work()
+
     assert "is not a video that I can post" in text_of(town.card())
     assert "It was charged." in text_of(town.card())
+    assert len(town.makevid.creates) == 1
 
 
 async def test_a_late_clip_is_still_posted(town: Town) -> None:

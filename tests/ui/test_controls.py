@@ -90,7 +90,7 @@ async def test_cancel_moves_the_line_up(town: Town) -> None:
     await town.work()
     assert "### Waiting to start, number 2 in line" in text_of(town.cards()[3])
 
-    await town.bob.click(town.cards()[2], label="Cancel")
+    await town.ada.click(town.cards()[1], label="Cancel")
     await town.work()
 
     assert text_of(town.cards()[3]).startswith("### Waiting to start\n")
