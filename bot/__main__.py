@@ -4,18 +4,20 @@
 """
 
 import asyncio
-import multiprocessing
+import io
 import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import discord
@@ -29,6 +31,7 @@ from bot.jobs.engine import Engine
 from bot.jobs.limits import Limits
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store, open_store
+from bot.media.encoders import Encoders
 from bot.providers.base import Provider
 from bot.providers.http import open_http
 from bot.providers.makevid import Makevid
@@ -39,6 +42,16 @@ log = structlog.get_logger(__name__)
 
 ALIVE_EVERY = 15.0  # seconds; the container's health check wants the file younger than a minute
 LONGEST_BACKOFF = 60.0
+
+# Gateway close codes after which connecting again is of no use (topics/opcodes-and-status-codes).
+FATAL_CLOSES = {
+    4004: "Discord does not accept the token any more. Copy it anew from the developer portal, page Bot",
+    4010: "shard_ids and shard_count do not fit together",
+    4011: "the bot is in so many servers that it needs more shards: raise discord.shard_count",
+    4012: "this version of the gateway is gone: update Animatic",
+    4013: "Discord refuses the intents: update Animatic",
+    4014: "Discord refuses the intents: update Animatic",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +83,7 @@ async def build(
     """
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(config.store.url.get_secret_value()))
-        pool = stack.enter_context(encoders())
+        pool = await stack.enter_async_context(open_encoders())
         providers = await stack.enter_async_context(open_providers(config, pool))
         menu = build_menu(config, providers)
         bot = AnimaticBot(
@@ -103,13 +116,18 @@ def worker_name() -> str:
     return f"{socket.gethostname()[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def encoders() -> ProcessPoolExecutor:
-    """Worker processes for encoding, so that the event loop and its thread stay free."""
-    return ProcessPoolExecutor(max_workers=2, mp_context=multiprocessing.get_context("spawn"))
+@asynccontextmanager
+async def open_encoders() -> AsyncIterator[Executor]:
+    """The worker processes; leaving waits for what runs there without holding up the event loop."""
+    pool = Encoders()
+    try:
+        yield pool
+    finally:
+        await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
 @asynccontextmanager
-async def open_providers(config: Config, pool: ProcessPoolExecutor) -> AsyncIterator[dict[str, Provider]]:
+async def open_providers(config: Config, pool: Executor) -> AsyncIterator[dict[str, Provider]]:
     """The adapters of all configured routes, by route."""
     providers: dict[str, Provider] = {}
     private = config.network.allow_private_addresses
@@ -152,32 +170,55 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
     return Menu(models=models, default=default, currency=config.money.currency)
 
 
-async def run(config: Config) -> None:
+async def run(config: Config, *, gateway: bool = True) -> None:
     """Serve Discord until SIGINT or SIGTERM; a second signal ends at once.
 
     The engine runs beside the gateway client: it goes on delivering over REST while the gateway is away.
+    Without `gateway` it is all there is: a worker that logs in over REST and makes and posts clips.
     """
     token = required_token(config)
     use_api_base(config)
     async with build(config) as animatic:
-        await log_in(animatic.bot, token)
         stopping = asyncio.Event()
         stop_on_signals(stopping)
         async with animatic.bot:
-            gateway = asyncio.create_task(stay_connected(animatic.bot), name="gateway")
-            engine = asyncio.create_task(animatic.engine.run(), name="engine")
+            parts: list[asyncio.Task[Any]] = [asyncio.create_task(stopping.wait(), name="stopped")]
+            if await log_in_unless(stopping, animatic.bot, token, commands=gateway):
+                parts.append(asyncio.create_task(animatic.engine.run(), name="engine"))
+                if gateway:
+                    parts.append(asyncio.create_task(stay_connected(animatic.bot), name="gateway"))
             alive = asyncio.create_task(keep_alive_file(config.data.folder / "alive"), name="alive")
-            stopped = asyncio.create_task(stopping.wait(), name="stopped")
-            await asyncio.wait({gateway, engine, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            log.info("stopping")
-            animatic.engine.stop()
-            await asyncio.wait({engine})
-            for task in (gateway, alive, stopped):
-                task.cancel()
-            outcomes = await asyncio.gather(engine, gateway, return_exceptions=True)
+            try:
+                await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                # Also when cancelled, as Ctrl+C does on Windows: what is in hand is finished first.
+                log.info("stopping")
+                animatic.engine.stop()
+                engines = [part for part in parts if part.get_name() == "engine"]
+                await asyncio.gather(*engines, return_exceptions=True)
+                for task in (*parts, alive):
+                    task.cancel()
+                outcomes = await asyncio.gather(*parts, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
+
+
+async def log_in_unless(stopping: asyncio.Event, bot: AnimaticBot, token: str, *, commands: bool) -> bool:
+    """Log in over REST, again and again while Discord cannot be reached. False: told to stop meanwhile."""
+    backoff = 1.0
+    bot.serves_commands = commands
+    while not stopping.is_set():
+        try:
+            await log_in(bot, token)
+        except (aiohttp.ClientError, OSError, discord.HTTPException) as error:
+            log.warning("discord_unreachable", error=type(error).__name__, again_in_seconds=backoff)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF)
+        else:
+            return True
+    return False
 
 
 async def who_am_i(config: Config) -> tuple[int, str]:
@@ -221,11 +262,21 @@ async def log_in(bot: discord.Client, token: str) -> None:
 
 
 async def stay_connected(bot: AnimaticBot) -> None:
-    """Keep a gateway connection. discord.py gives up when the very first one fails, so it is asked again."""
+    """Keep a gateway connection. discord.py gives up when the very first one fails, so it is asked again.
+
+    Raises ConfigError when Discord says that trying again is of no use.
+    """
     backoff = 1.0
     while not bot.is_closed():
+        began = time.monotonic()
         try:
             await bot.connect(reconnect=True)
+        except discord.PrivilegedIntentsRequired:
+            raise ConfigError(["discord: this application may not use the intents it asked for"]) from None
+        except discord.ConnectionClosed as error:
+            if error.code in FATAL_CLOSES:
+                raise ConfigError([f"discord: {FATAL_CLOSES[error.code]}"]) from None
+            log.warning("gateway_closed", code=error.code)
         except (
             discord.DiscordException,
             aiohttp.ClientError,
@@ -233,9 +284,11 @@ async def stay_connected(bot: AnimaticBot) -> None:
             AttributeError,
             TimeoutError,
         ) as error:
-            log.warning("gateway_unreachable", error=type(error).__name__, again_in_seconds=backoff)
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, LONGEST_BACKOFF)
+            log.warning("gateway_unreachable", error=type(error).__name__)
+        if time.monotonic() - began > LONGEST_BACKOFF:
+            backoff = 1.0
+        await asyncio.sleep(backoff)
+        backoff = min(backoff * 2, LONGEST_BACKOFF)
 
 
 def stop_on_signals(stopping: asyncio.Event) -> None:
@@ -252,11 +305,18 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
 async def keep_alive_file(path: Path) -> None:
     """Touch a file while the event loop turns: what the container's health check looks at."""
     while True:
-        await asyncio.to_thread(path.touch)
+        with suppress(OSError):  # a full or read-only disk shows as an old file
+            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+            await asyncio.to_thread(path.touch)
         await asyncio.sleep(ALIVE_EVERY)
 
 
 def main() -> None:
+    discord.VoiceClient.warn_nacl = False  # no voice here: nothing for a newcomer to install
+    discord.VoiceClient.warn_dave = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that knows no 🔁 must not end the program
     from bot.cli import app
 
     app()

@@ -3,18 +3,24 @@
 import asyncio
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import aiohttp
+import stamina
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot import __main__ as root
 from bot import logs
 from bot.client import PERMISSIONS
 from bot.config import Config, ConfigError, load
 from bot.errors import ProviderBusy, ProviderError, Refusal
+from bot.jobs.desk import Ask, check
 from bot.jobs.machine import Broke, Ready
 from bot.jobs.models import Model
 from bot.media import clip as clips
@@ -53,14 +59,36 @@ def _stop(problem: object, code: int = 2) -> NoReturn:
     raise typer.Exit(code)
 
 
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What the owner can mend ends the program with a sentence, not with a traceback."""
+    try:
+        yield
+    except ConfigError as error:
+        _stop(error)
+    except SQLAlchemyError as error:
+        _stop(
+            f"The database (store.url) cannot be used: {type(error).__name__}. Is it running, and may I write there?"
+        )
+    except (OSError, aiohttp.ClientError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        _stop(f"Something outside cannot be reached or written: {reason or type(error).__name__}.", 1)
+
+
 @app.command()
 def run(config: ConfigPath = None) -> None:
     """Serve Discord: answer commands, make clips, post them."""
     settings = _load(config)
-    try:
+    with _in_words():
         asyncio.run(root.run(settings))
-    except ConfigError as error:
-        _stop(error)
+
+
+@app.command()
+def worker(config: ConfigPath = None) -> None:
+    """Make and post clips without answering commands: one more machine beside `animatic run`."""
+    settings = _load(config)
+    with _in_words():
+        asyncio.run(root.run(settings, gateway=False))
 
 
 @app.command()
@@ -78,11 +106,22 @@ def demo(
         _stop("The demo needs one more package. Install it with: pip install 'animatic[demo]'")
     from bot import demo as demo_world
 
-    if once:
-        if picture is None:
-            _stop("--once needs --picture FILE")
-        raise typer.Exit(asyncio.run(demo_world.once(picture, prompt, out, console)))
-    asyncio.run(demo_world.serve(port, console))
+    if not once:
+        try:
+            asyncio.run(demo_world.serve(port, console))
+        except Refusal as refusal:
+            _stop(refusal, 1)
+        return
+    if picture is None:
+        _stop("--once needs --picture FILE")
+    _check_folder(out)
+    raise typer.Exit(asyncio.run(demo_world.once(picture, prompt, out, console)))
+
+
+def _check_folder(out: Path) -> None:
+    """Before anything is paid or drawn: is there a place for the clip?"""
+    if not out.absolute().parent.is_dir():
+        _stop(f"There is no folder {out.absolute().parent} for the clip.", 1)
 
 
 @app.command()
@@ -97,14 +136,14 @@ def render(
 ) -> None:
     """Make one clip without Discord: the way to try a key. It costs what the provider takes."""
     settings = _load(config)
-    try:
-        facts = asyncio.run(_render(settings, picture, prompt, model, seconds, quality, out))
-    except ConfigError as error:
-        _stop(error)
-    except Refusal as refusal:
-        _stop(refusal, 1)
-    except ProviderError as error:
-        _stop(f"{WHY[error.cause]} ({error.cause})", 1)
+    _check_folder(out)
+    with _in_words():
+        try:
+            facts = asyncio.run(_render(settings, picture, prompt, model, seconds, quality, out))
+        except Refusal as refusal:
+            _stop(refusal, 1)
+        except ProviderError as error:
+            _stop(f"{WHY[error.cause]} ({error.cause})", 1)
     console.print(f"{out}: {facts.width}×{facts.height}, {facts.seconds:.1f} s, {facts.codec}")
 
 
@@ -117,28 +156,29 @@ async def _render(
     quality: str | None,
     out: Path,
 ) -> clips.ClipFacts:
-    with root.encoders() as pool:
-        async with root.open_providers(config, pool) as providers:
-            menu = root.build_menu(config, providers)
-            model = menu.models.get(name or menu.default)
-            if model is None:
-                raise Refusal(f"There is no model {name!r}; there are: {', '.join(menu.models)}.")
-            request = ClipRequest(
-                reference=root.system_clock().strftime("render-%Y%m%d%H%M%S%f"),
-                variant=model.variant,
-                prompt=prompt,
-                seconds=seconds or model.can.seconds[0],
-                quality=quality or next(iter(model.can.qualities), None),
-                picture=await _picture(config, source, model),
-            )
-            await _make(providers[model.route], model, request, out)
-            return await clips.probe(out)
+    async with root.open_encoders() as pool, root.open_providers(config, pool) as providers:
+        menu = root.build_menu(config, providers)
+        ask = Ask(prompt=prompt, model=name, seconds=seconds, quality=quality, has_picture=source != "-")
+        plan = check(ask, menu)
+        model = plan.model
+        request = ClipRequest(
+            reference=root.system_clock().strftime("render-%Y%m%d%H%M%S%f"),
+            variant=model.variant,
+            prompt=plan.prompt,
+            seconds=plan.seconds,
+            quality=plan.quality,
+            ratio=plan.ratio,
+            picture=await _picture(config, source, model),
+        )
+        await _make(providers[model.route], model, request, out)
+        return await clips.probe(out)
 
 
 async def _picture(config: Config, source: str, model: Model) -> Picture | None:
     if source == "-":
         return None
     if source.startswith(("https://", "http://")):
+        await asyncio.to_thread(config.data.folder.mkdir, parents=True, exist_ok=True)
         path = config.data.folder / "render-picture"
         async with open_http() as http:
             await download(
@@ -170,6 +210,7 @@ async def _make(provider: Provider, model: Model, request: ClipRequest, out: Pat
     with Progress(*columns, console=errors, transient=True) as progress:
         bar = progress.add_task(f"{model.label}: submitting", total=None)
         task = (await provider.submit(request)).task
+        errors.print(f"The provider's task is {task}", markup=False)
         pause = model.can.first_poll
         started = root.system_clock()
         while True:
@@ -197,7 +238,9 @@ async def _make(provider: Provider, model: Model, request: ClipRequest, out: Pat
                 completed=share or 0.0,
             )
         progress.update(bar, description=f"{model.label}: downloading")
-        await provider.fetch(answer.clip_url, out)
+        async for attempt in stamina.retry_context(on=ProviderError, attempts=4):
+            with attempt:
+                await provider.fetch(answer.clip_url, out)
 
 
 @app.command()
@@ -218,14 +261,12 @@ def invite(
 def doctor(config: ConfigPath = None) -> None:
     """Check the config, the database and the token, without spending anything."""
     settings = _load(config)
-    try:
+    with _in_words():
         models = asyncio.run(_check_parts(settings))
-        console.print("config    fine")
-        console.print("database  fine, schema up to date")
-        console.print(f"models    {models}")
-        application_id, name = _application(settings)
-    except ConfigError as error:
-        _stop(error)
+    console.print("config    fine")
+    console.print("database  fine, schema up to date")
+    console.print(f"models    {models}")
+    application_id, name = _application(settings)
     console.print(f"discord   logged in as {name}")
     console.print(f"invite    {root.invite_link(application_id, PERMISSIONS)}", soft_wrap=True)
 
@@ -236,10 +277,9 @@ async def _check_parts(config: Config) -> str:
 
 
 def _application(config: Config) -> tuple[int, str]:
-    try:
+    with _in_words():
         return asyncio.run(root.who_am_i(config))
-    except ConfigError as error:
-        _stop(error)
+    raise AssertionError("unreachable")
 
 
 if __name__ == "__main__":

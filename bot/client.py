@@ -43,6 +43,7 @@ class AnimaticBot(commands.AutoShardedBot):
     """No privileged intents: messages are watched only for deleted cards, reactions for requeues."""
 
     desk: Desk
+    serves_commands = True
 
     def __init__(
         self,
@@ -69,6 +70,8 @@ class AnimaticBot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         self.add_dynamic_items(JobButton)
+        if not self.serves_commands:
+            return
         for cog in COGS:
             await self.load_extension(cog)
         await self._sync_when_changed()
@@ -82,6 +85,9 @@ class AnimaticBot(commands.AutoShardedBot):
             _, gateway, _ = await self.http.get_bot_gateway()
             DiscordWebSocket.DEFAULT_GATEWAY = URL(gateway)
         await super().launch_shards()
+
+    async def on_message(self, message: discord.Message, /) -> None:
+        """There are no commands in messages: somebody who mentions the bot is only talking."""
 
     async def on_ready(self) -> None:
         log.info("ready", user=str(self.user), servers=len(self.guilds))

@@ -108,6 +108,13 @@ async def open_page(folder: Path, *, port: int) -> AsyncIterator[simcord.Preview
 async def serve(port: int, console: Console) -> None:
     """Show the channel on a page of this machine until Ctrl+C, or until the page ends the session."""
     logs.configure("INFO", "auto")
+    try:
+        await _serve(port, console)
+    except SetupError as error:
+        raise Refusal(f"The page cannot be opened: {error}. Try another --port.") from error
+
+
+async def _serve(port: int, console: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
         async with open_page(Path(folder), port=port) as page:
             console.print("\n[bold]Animatic demo[/bold]: open this page in a browser\n")
@@ -165,6 +172,8 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
         clip = next(item for item in media_of(message) if file_name(item).endswith(".mp4"))
         await asyncio.to_thread(path.write_bytes, await bot.http.get_from_cdn(clip.url))
         facts = await clips.probe(path)
+        if not facts.plays_everywhere:
+            raise Refusal(f"{path} would not play in every client")
         console.print(
             f"{path}: {facts.width}×{facts.height}, {facts.seconds:.1f} s, {facts.codec} {facts.pixel_format}, "
             f"{facts.size / 1024:.0f} KiB, plays"

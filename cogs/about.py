@@ -30,11 +30,14 @@ class About(commands.Cog):
 
     @staticmethod
     def _line(model: Model, currency: str) -> str:
-        prices = ", ".join(
-            f"{seconds} s {money(model.price_cents(seconds, None), currency)}"
+        quality = next(iter(model.can.qualities), None)
+        prices = [
+            (seconds, money(model.price_cents(seconds, quality), currency, free=model.can.free))
             for seconds in model.can.seconds
+        ]
+        return f"- {model.label}: " + ", ".join(
+            f"{seconds} s {price or ''}".strip() for seconds, price in prices
         )
-        return f"- {model.label}: {prices}"
 
 
 def _as_many_as_fit(lines: list[str]) -> str:

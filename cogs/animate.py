@@ -8,8 +8,9 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.client import AnimaticBot
+from bot.errors import Refusal
 from bot.jobs.announcing import Pictures
-from bot.jobs.desk import Ask, Plan
+from bot.jobs.desk import FREE, Ask, Plan
 from bot.jobs.models import Menu
 from bot.media.picture import normalise, refuse_by_size
 from bot.providers.base import Picture
@@ -39,10 +40,12 @@ class Animate(commands.Cog):
     ) -> None:
         answer.require_permissions(interaction)
         plan = self.bot.desk.plan(ask)
-        for attachment in (picture, end_picture):
-            if attachment is not None:
-                refuse_by_size(attachment.size)
+        if picture is not None:
+            refuse_by_size(picture.size)
+        if end_picture is not None:
+            refuse_by_size(end_picture.size, name="The end picture")
         await interaction.response.defer(ephemeral=True, thinking=True)
+        await self.bot.desk.admit(who(interaction))
         pictures = Pictures(
             first=await _fetch(interaction, plan, picture, "The picture"),
             last=await _fetch(interaction, plan, end_picture, "The end picture"),
@@ -75,7 +78,11 @@ async def _fetch(
         return None
     rules = plan.model.can.picture
     rules = replace(rules, max_bytes=min(rules.max_bytes, interaction.filesize_limit - ROOM))
-    return await normalise(await attachment.read(), rules, name=name)
+    try:
+        data = await attachment.read()
+    except discord.HTTPException:
+        raise Refusal(f"{name} could not be fetched from Discord. Please attach it again. {FREE}") from None
+    return await normalise(data, rules, name=name)
 
 
 def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., None]:

@@ -3,6 +3,8 @@
 Raw events and the job's row are all it needs, so it works on any old post and after any restart.
 """
 
+import asyncio
+
 import discord
 import structlog
 from discord.ext import commands
@@ -20,6 +22,7 @@ NOTICE_SECONDS = 20.0
 class Requeue(commands.Cog):
     def __init__(self, bot: AnimaticBot) -> None:
         self.bot = bot
+        self._told: dict[tuple[int, int], None] = {}
 
     @commands.Cog.listener()
     async def on_raw_reaction_add(self, payload: discord.RawReactionActionEvent) -> None:
@@ -48,7 +51,16 @@ class Requeue(commands.Cog):
         answer.refuse_missing(answer.missing_permissions(channel.permissions_for(guild.me), thread=thread))
 
     async def _tell(self, payload: discord.RawReactionActionEvent, sentence: str) -> None:
-        """A reaction has no private answer: a short notice to this person alone, gone after a moment."""
+        """A reaction has no private answer: a short notice to this person alone, gone after a moment.
+
+        One at a time for each person and clip, however often they react.
+        """
+        if (payload.user_id, payload.message_id) in self._told:
+            return
+        self._told[payload.user_id, payload.message_id] = None
+        asyncio.get_running_loop().call_later(
+            NOTICE_SECONDS, self._told.pop, (payload.user_id, payload.message_id), None
+        )
         channel = self.bot.get_partial_messageable(payload.channel_id, guild_id=payload.guild_id)
         try:
             await channel.send(

@@ -14,7 +14,7 @@ import structlog
 from bot.errors import Refusal
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.limits import Limits
-from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, Job, State, TriedAgain
+from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
 
@@ -66,6 +66,65 @@ class Plan:
     price_cents: int
 
 
+def check(ask: Ask, menu: Menu) -> Plan:
+    """Check an Ask against what its model can do. No I/O. Raises Refusal."""
+    model = _model(ask.model, menu)
+    can, label = model.can, model.label
+    prompt = ask.prompt.strip()
+    if len(prompt) > can.prompt_length:
+        raise Refusal(
+            f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
+            f"Please shorten it. {FREE}"
+        )
+    if not ask.has_picture:
+        if ask.has_end_picture:
+            raise Refusal(f"An end picture needs a first picture. Attach one as `picture`. {FREE}")
+        if not can.text_only:
+            raise Refusal(f"{label} needs a picture to start from. Attach one as `picture`. {FREE}")
+    if not prompt and (can.prompt_required or not ask.has_picture):
+        raise Refusal(f"Write a prompt that says what should happen in the clip. {FREE}")
+    if ask.has_end_picture and not can.end_picture:
+        raise Refusal(f"{label} cannot end on a given picture. Leave `end_picture` out. {FREE}")
+    negative = (ask.negative_prompt or "").strip() or None
+    if negative and not can.negative_prompt:
+        raise Refusal(f"{label} has no negative prompt. Leave `negative` out. {FREE}")
+    if negative and len(negative) > can.negative_prompt:
+        raise Refusal(
+            f"Your negative prompt has {len(negative)} characters; {label} takes at most "
+            f"{can.negative_prompt}. Please shorten it. {FREE}"
+        )
+    if ask.strength is not None:
+        if can.strength is None:
+            raise Refusal(f"{label} has no strength setting. Leave `strength` out. {FREE}")
+        low, high = can.strength
+        if not low <= ask.strength <= high:
+            raise Refusal(f"`strength` for {label} goes from {low:g} to {high:g}. {FREE}")
+    seconds = _one_of("seconds", ask.seconds, can.seconds, label)
+    quality = _one_of("quality", ask.quality, can.qualities, label)
+    if ask.has_picture and ask.ratio is not None:
+        raise Refusal(f"The clip takes the shape of your picture. Leave `ratio` out. {FREE}")
+    ratio = None if ask.has_picture else _one_of("ratio", ask.ratio, can.ratios, label)
+    assert seconds is not None
+    return Plan(
+        model=model,
+        prompt=prompt,
+        seconds=seconds,
+        quality=quality,
+        ratio=ratio,
+        negative_prompt=negative,
+        strength=ask.strength,
+        price_cents=model.price_cents(seconds, quality),
+    )
+
+
+def _model(name: str | None, menu: Menu) -> Model:
+    model = menu.models.get(name or menu.default)
+    if model is None:
+        known = ", ".join(model.label for model in menu.models.values())
+        raise Refusal(f"I do not have the model “{name}”. Choose one of: {known}. {FREE}")
+    return model
+
+
 class Desk:
     def __init__(
         self,
@@ -86,53 +145,7 @@ class Desk:
 
     def plan(self, ask: Ask) -> Plan:
         """Check an Ask against what its model can do. No I/O. Raises Refusal."""
-        model = self._model(ask.model)
-        can, label = model.can, model.label
-        prompt = ask.prompt.strip()
-        if len(prompt) > can.prompt_length:
-            raise Refusal(
-                f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
-                f"Please shorten it. {FREE}"
-            )
-        if not ask.has_picture:
-            if ask.has_end_picture:
-                raise Refusal(f"An end picture needs a first picture. Attach one as `picture`. {FREE}")
-            if not can.text_only:
-                raise Refusal(f"{label} needs a picture to start from. Attach one as `picture`. {FREE}")
-        if not prompt and (can.prompt_required or not ask.has_picture):
-            raise Refusal(f"Write a prompt that says what should happen in the clip. {FREE}")
-        if ask.has_end_picture and not can.end_picture:
-            raise Refusal(f"{label} cannot end on a given picture. Leave `end_picture` out. {FREE}")
-        negative = (ask.negative_prompt or "").strip() or None
-        if negative and not can.negative_prompt:
-            raise Refusal(f"{label} has no negative prompt. Leave `negative` out. {FREE}")
-        if negative and len(negative) > can.negative_prompt:
-            raise Refusal(
-                f"Your negative prompt has {len(negative)} characters; {label} takes at most "
-                f"{can.negative_prompt}. Please shorten it. {FREE}"
-            )
-        if ask.strength is not None:
-            if can.strength is None:
-                raise Refusal(f"{label} has no strength setting. Leave `strength` out. {FREE}")
-            low, high = can.strength
-            if not low <= ask.strength <= high:
-                raise Refusal(f"`strength` for {label} goes from {low:g} to {high:g}. {FREE}")
-        seconds = _one_of("seconds", ask.seconds, can.seconds, label)
-        quality = _one_of("quality", ask.quality, can.qualities, label)
-        if ask.has_picture and ask.ratio is not None:
-            raise Refusal(f"The clip takes the shape of your picture. Leave `ratio` out. {FREE}")
-        ratio = None if ask.has_picture else _one_of("ratio", ask.ratio, can.ratios, label)
-        assert seconds is not None
-        return Plan(
-            model=model,
-            prompt=prompt,
-            seconds=seconds,
-            quality=quality,
-            ratio=ratio,
-            negative_prompt=negative,
-            strength=ask.strength,
-            price_cents=model.price_cents(seconds, quality),
-        )
+        return check(ask, self.menu)
 
     async def request(self, who: Who, plan: Plan, pictures: Pictures, *, parent: Job | None = None) -> Job:
         """Queue one clip and post its card. The job, QUEUED. Raises Refusal.
@@ -171,20 +184,41 @@ class Desk:
             raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
         queued = replace(draft, state=State.QUEUED)
         try:
-            place = await self._store.place(draft)
-            card_id = await self._announcer.post_card(queued, pictures, Waiting(place=place))
-        except (CannotPost, PostLater) as problem:
+            card_id = await self._post_card(queued, pictures)
+        except CannotPost as problem:
             await self._store.advance(draft, Cancelled(), self._now())
             log.warning("card_not_posted", job=draft.id, cause=problem.cause)
             raise Refusal(
-                f"I could not post in this channel, so I did not start. Please try again, or ask a moderator "
-                f"to check my permissions here. {FREE}"
+                f"I could not post in this channel, so I did not start. Please ask a moderator to check "
+                f"my permissions here. {FREE}"
             ) from problem
+        except PostLater as problem:
+            await self._store.advance(draft, Cancelled(), self._now())
+            raise Refusal(
+                f"I could not post, because Discord did not take my message. Please try again. {FREE}"
+            ) from problem
+        except BaseException:
+            await self._store.advance(draft, Cancelled(), self._now())
+            raise
         moved = await self._store.advance(draft, CardPosted(card_id), self._now())
         assert moved is not None, "a draft has one writer"
         log.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
         self._wake()
         return moved
+
+    async def _post_card(self, job: Job, pictures: Pictures) -> int:
+        waiting = Waiting(place=await self._store.place(job))
+        try:
+            return await self._announcer.post_card(job, pictures, waiting)
+        except PostLater:  # its answer may have been lost: the same nonce gives the same message
+            return await self._announcer.post_card(job, pictures, waiting)
+
+    async def admit(self, who: Who) -> None:
+        """Look at the limits before any work is done for a request. Raises Refusal.
+
+        `request` looks again, in the transaction that counts.
+        """
+        self._admit(await self._store.load(who.id))
 
     async def requeue(self, who: Who, parent: Job) -> Job:
         """Queue the clip of a post again, in this person's name. Raises Refusal."""
@@ -247,11 +281,26 @@ class Desk:
         self._only_for(who, job, "try this clip again")
         if job.state is not State.UNSURE:
             raise Refusal("There is nothing to try again here any more.")
-        moved = await self._store.advance(job, TriedAgain(), self._now())
+        try:
+            moved = await self._store.advance(job, TriedAgain(), self._now())
+        except AlreadyThere:
+            raise Refusal("You have this clip in the queue once more already.") from None
         if moved is None:
             return await self.try_again(who, job_id)
         await self._announcer.draw(moved, Waiting(place=await self._store.place(moved)))
         self._wake()
+        return moved
+
+    async def let_go(self, who: Who, job_id: str) -> Job:
+        """Ask no more about an unsure job; it may have been charged. Raises Refusal."""
+        job = await self.job(job_id)
+        self._only_for(who, job, "let this clip go")
+        if job.state is not State.UNSURE:
+            raise Refusal("There is nothing to let go here any more.")
+        moved = await self._store.advance(job, GaveUp(), self._now())
+        if moved is None:
+            return await self.let_go(who, job_id)
+        await self._announcer.draw(moved, Waiting())
         return moved
 
     async def may_delete(self, who: Who, job_id: str) -> Job:
@@ -262,13 +311,6 @@ class Desk:
 
     def _admit(self, load: Load) -> None:
         self._limits.admit(by_member=load.by_asker, in_all=load.in_all)
-
-    def _model(self, name: str | None) -> Model:
-        model = self.menu.models.get(name or self.menu.default)
-        if model is None:
-            known = ", ".join(model.label for model in self.menu.models.values())
-            raise Refusal(f"I do not have the model “{name}”. Choose one of: {known}. {FREE}")
-        return model
 
     @staticmethod
     def _only_for(who: Who, job: Job, what: str) -> None:

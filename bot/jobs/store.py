@@ -92,10 +92,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> Job:
             await self._lock(connection, ADMISSION_LOCK)
-            count = select(func.count()).select_from(jobs).where(IS_COUNTED)
-            by_asker = (await connection.execute(count.where(jobs.c.asker_id == job.asker_id))).scalar_one()
-            in_all = (await connection.execute(count)).scalar_one()
-            admit(Load(by_asker=by_asker, in_all=in_all))
+            admit(await _load(connection, job.asker_id))
             await connection.execute(insert(jobs).values(asdict(job)))
             await _record(connection, None, job, None)
             return job
@@ -106,6 +103,11 @@ class Store:
             if await self.get(job.id) == job:
                 return job  # our own commit, whose answer was lost on the way
             raise AlreadyThere(job.id) from error
+
+    async def load(self, asker_id: int) -> Load:
+        """How many jobs count against the limits now."""
+        async with self._reads.connect() as connection:
+            return await _load(connection, asker_id)
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
@@ -385,6 +387,12 @@ class Store:
         if moved.state is State.QUEUED:
             await self._notify(connection)
         return moved
+
+
+async def _load(connection: AsyncConnection, asker_id: int) -> Load:
+    count = select(func.count()).select_from(jobs).where(IS_COUNTED)
+    by_asker = (await connection.execute(count.where(jobs.c.asker_id == asker_id))).scalar_one()
+    return Load(by_asker=by_asker, in_all=(await connection.execute(count)).scalar_one())
 
 
 async def _record(

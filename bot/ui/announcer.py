@@ -42,6 +42,7 @@ CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tel
 PERMANENT = {
     10003: Cause.CHANNEL_GONE,
     10004: Cause.CHANNEL_GONE,
+    10008: Cause.POST_DELETED,  # the answer to a nonce whose first message was deleted
     50001: Cause.NO_PERMISSION,
     50013: Cause.NO_PERMISSION,
     50083: Cause.CHANNEL_GONE,
@@ -98,8 +99,7 @@ class DiscordAnnouncer:
                 .get_partial_message(job.card_id)
                 .edit(view=view, allowed_mentions=discord.AllowedMentions.none())
             )
-        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-            # A card that is gone or out of reach for a moment must not stop the job.
+        except Exception as error:  # noqa: BLE001 - a card that cannot be drawn must not stop the job
             log.info("card_not_drawn", job=job.id, state=job.state, error=type(error).__name__)
         else:
             self._drawn[job.id] = components
@@ -127,9 +127,12 @@ class DiscordAnnouncer:
         assert job.rendered_at is not None
         since = job.rendered_at - CLOCKS_APART
         try:
-            async for message in self._channel(job).history(limit=LOOK_BACK, after=since, oldest_first=True):
-                if any(file_name(item) == _clip_file(job) for item in media_of(message)):
-                    return message.id
+            for oldest_first in (True, False):
+                async for message in self._channel(job).history(
+                    limit=LOOK_BACK, after=since, oldest_first=oldest_first
+                ):
+                    if any(file_name(item) == _clip_file(job) for item in media_of(message)):
+                        return message.id
         except (discord.NotFound, discord.Forbidden):
             return None  # the post itself will say what is wrong
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
@@ -156,9 +159,10 @@ class DiscordAnnouncer:
                     emoji=self._emoji,
                     pictures=pictures.first is not None,
                 )
-                message = await self._send(job, view, files, f"{job.id}p")
+                message = await self._send(job, view, files, f"{job.id}p", ping=True)
             except TooLarge:
-                limit //= 2
+                size = await asyncio.to_thread(fitted.stat)
+                limit = min(limit, size.st_size) // 2
                 if limit < LEAST_UPLOAD_LIMIT:
                     raise CannotPost(Cause.CLIP_TOO_LARGE) from None
             else:
@@ -184,17 +188,23 @@ class DiscordAnnouncer:
             log.info(event, error=type(error).__name__)
 
     async def _send(
-        self, job: Job, view: discord.ui.LayoutView, files: list[discord.File], nonce: str
+        self,
+        job: Job,
+        view: discord.ui.LayoutView,
+        files: list[discord.File],
+        nonce: str,
+        *,
+        ping: bool = False,
     ) -> discord.Message:
-        """One message with the asker as the only mention. Raises CannotPost, PostLater or TooLarge."""
-        asker = discord.Object(job.asker_id)
+        """One message; a post pings the asker, and nothing else pings. Raises CannotPost, PostLater or TooLarge."""
+        pings = [discord.Object(job.asker_id)] if ping else []
         try:
             return await self._channel(job).send(
                 view=view,
                 files=files,
                 nonce=nonce,
                 allowed_mentions=discord.AllowedMentions(
-                    everyone=False, roles=False, replied_user=False, users=[asker]
+                    everyone=False, roles=False, replied_user=False, users=pings
                 ),
             )
         except discord.HTTPException as error:
@@ -202,19 +212,19 @@ class DiscordAnnouncer:
                 raise TooLarge from error
             if error.code in PERMANENT:
                 raise CannotPost(PERMANENT[error.code]) from error
-            if error.status in (401, 403, 404):
-                raise CannotPost(Cause.NO_PERMISSION) from error
             log.warning("message_not_sent", job=job.id, status=error.status, code=error.code)
             raise PostLater(Cause.DISCORD_DOWN) from error
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             raise PostLater(Cause.DISCORD_DOWN) from error
 
     async def _upload_limit(self, job: Job) -> int:
-        """The least of what Discord last said for this server and what its boost level gives, in bytes."""
+        """What Discord last said for this server, else what its boost level gives, in bytes.
+
+        A wrong guess is answered by a 413, and the clip is made smaller.
+        """
         guild = self._bot.get_guild(job.guild_id) if job.guild_id else None
-        seen = job.upload_limit or await self._store.last_upload_limit(job.guild_id)
-        known = [limit for limit in (seen, guild.filesize_limit if guild else None) if limit]
-        return min(known, default=DEFAULT_UPLOAD_LIMIT) - REQUEST_ROOM
+        seen = await self._store.last_upload_limit(job.guild_id)
+        return (seen or (guild.filesize_limit if guild else DEFAULT_UPLOAD_LIMIT)) - REQUEST_ROOM
 
     async def _read(self, media: discord.UnfurledMediaItem | None) -> Picture:
         if media is None:

@@ -11,7 +11,7 @@ import structlog
 from discord import app_commands
 
 from bot.errors import Refusal
-from bot.jobs.machine import Job
+from bot.jobs.machine import Charge, Job
 from bot.jobs.models import Menu
 from bot.ui.text import money
 
@@ -23,6 +23,12 @@ NEEDED = {
     "send_messages": "Send Messages",
     "attach_files": "Attach Files",
     "read_message_history": "Read Message History",
+}
+MONEY = {
+    Charge.NONE: "Nothing was charged.",
+    Charge.RESERVED: "Nothing is charged until it starts.",
+    Charge.CHARGED: "It was charged.",
+    Charge.MAYBE: "It may have been charged.",
 }
 EXPIRED = {10062, 10015, 50027}  # unknown interaction, unknown webhook, invalid webhook token
 
@@ -52,12 +58,16 @@ def refuse_missing(missing: list[str]) -> None:
         )
 
 
+def price(job: Job, menu: Menu) -> str | None:
+    """What a job costs, as members read it; None where the owner has not said."""
+    model = menu.models.get(job.model)
+    return money(job.price_cents, menu.currency, free=model is not None and model.can.free)
+
+
 def receipt(job: Job, menu: Menu, notes: tuple[str, ...] = ()) -> str:
     """The private answer to an accepted request."""
-    price = money(job.price_cents, menu.currency)
-    lines = [
-        f"On its way: {menu.label(job.model)}, {job.seconds} s, {price}. The card in the channel tells more."
-    ]
+    facts = [menu.label(job.model), f"{job.seconds} s", price(job, menu)]
+    lines = [f"On its way: {', '.join(fact for fact in facts if fact)}. The card in the channel tells more."]
     return "\n".join([*lines, *(f"-# {note}" for note in notes)])
 
 

@@ -11,10 +11,11 @@ from discord import ui
 
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
-from bot.jobs.machine import Charge, Job, State
+from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
+from bot.ui.answer import MONEY, price
 from bot.ui.controls import JobButton
-from bot.ui.text import elapsed, money, plain, quoted
+from bot.ui.text import elapsed, plain, quoted
 
 WORKING = discord.Colour.blurple()
 DONE = discord.Colour.green()
@@ -46,12 +47,8 @@ WHY = {
     Cause.DISCORD_DOWN: "Discord did not take the post.",
 }
 
-MONEY = {
-    Charge.NONE: "Nothing was charged.",
-    Charge.RESERVED: "Nothing is charged until it starts.",
-    Charge.CHARGED: "It was charged.",
-    Charge.MAYBE: "It may have been charged.",
-}
+
+NOT_FETCHED = {Cause.NO_ANSWER, Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.BROKEN}
 
 
 def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
@@ -67,7 +64,7 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
     elif job.state is State.UNSURE:
-        box.add_item(ui.ActionRow(JobButton(job.id, "retry")))
+        box.add_item(ui.ActionRow(JobButton(job.id, "retry"), JobButton(job.id, "drop")))
     return _layout([box])
 
 
@@ -126,7 +123,8 @@ def _detail(job: Job) -> str | None:
         case State.FAILED | State.CANCELLED:
             return f"{why}{MONEY[job.owed]}"
         case State.UNDELIVERABLE:
-            return f"{why}The clip was paid for and is kept."
+            kept = "" if job.cause in NOT_FETCHED else " and is kept"
+            return f"{why}The clip was paid for{kept}."
         case State.QUEUED if job.cause is Cause.BUSY:
             return "The provider is busy; I try again by myself. Nothing is charged until it starts."
         case _:
@@ -135,8 +133,8 @@ def _detail(job: Job) -> str | None:
 
 def _facts(job: Job, menu: Menu) -> str:
     parts = [f"<@{job.asker_id}>", menu.label(job.model), f"{job.seconds} s"]
-    parts += [part for part in (job.quality, job.ratio) if part]
-    return " · ".join([*parts, money(job.price_cents, menu.currency)])
+    parts += [part for part in (job.quality, job.ratio, price(job, menu)) if part]
+    return " · ".join(parts)
 
 
 def _add_section(

@@ -21,6 +21,7 @@ LABELS = {
     "again": ("Again", "🔁", discord.ButtonStyle.primary),
     "delete": ("Delete", "🗑️", discord.ButtonStyle.secondary),
     "retry": ("Try again (may cost twice)", None, discord.ButtonStyle.danger),
+    "drop": ("Let it go", None, discord.ButtonStyle.secondary),
 }
 
 
@@ -49,8 +50,8 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
 
     async def _cancel(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
-        await interaction.client.desk.cancel(who(interaction), self.job_id)
-        await interaction.followup.send("Cancelled. Nothing was charged.", ephemeral=True)
+        job = await interaction.client.desk.cancel(who(interaction), self.job_id)
+        await interaction.followup.send(f"Cancelled. {answer.MONEY[job.owed]}", ephemeral=True)
 
     async def _again(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
@@ -63,6 +64,11 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
         await interaction.response.defer(ephemeral=True, thinking=True)
         await interaction.client.desk.try_again(who(interaction), self.job_id)
         await interaction.followup.send("Trying again.", ephemeral=True)
+
+    async def _drop(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        job = await interaction.client.desk.let_go(who(interaction), self.job_id)
+        await interaction.followup.send(f"I ask no more. {answer.MONEY[job.owed]}", ephemeral=True)
 
     async def _delete(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)

@@ -33,9 +33,11 @@ def escaped(text: str) -> str:
     return _MARKUP.sub(lambda found: "\\" + found[0], text)
 
 
-def money(cents: int, currency: str) -> str:
-    """A price as members read it: `$0.35`, or `free`."""
-    return f"{currency}{cents / 100:,.2f}" if cents else "free"
+def money(cents: int, currency: str, *, free: bool) -> str | None:
+    """A price as members read it: `$0.35`, or `free`; None where the owner has not said what it costs."""
+    if cents:
+        return f"{currency}{cents / 100:,.2f}"
+    return "free" if free else None
 
 
 def elapsed(seconds: float) -> str:

@@ -77,15 +77,14 @@ async def test_the_card_carries_the_picture(town: Town) -> None:
 
 
 async def test_a_prompt_cannot_ping_or_format(town: Town) -> None:
-    """It is shown as it was written, on one line, and the asker is the only one who may be mentioned."""
+    """It is shown as it was written, on one line; the card pings nobody, the post its asker alone."""
     prompt = f"# @everyone **now**\n{town.bob.mention} [free](https://x.invalid) ||boo||"
     await town.posted(town.ada, prompt=prompt)
 
     sent = town.sent("POST", f"/channels/{town.channel.id}/messages")
 
-    assert len(sent) == 2
-    for message in sent:
-        assert message["allowed_mentions"] == {"parse": [], "users": [town.ada.id]}
+    pings = [message["allowed_mentions"] for message in sent]
+    assert pings == [{"parse": [], "users": []}, {"parse": [], "users": [town.ada.id]}]  # card, then post
     [post] = town.posts()
     assert "\\@everyone \\*\\*now\\*\\*" in text_of(post)
     assert town.bob.mention not in text_of(post)
@@ -438,12 +437,12 @@ async def test_sending_in_the_channel_is_not_needed_in_its_thread(town: Town) ->
 @pytest.mark.parametrize(("status", "code"), [(403, 50013), (403, 200000), (500, 0), (413, 40005)])
 async def test_a_card_that_discord_does_not_take(town: Town, status: int, code: int) -> None:
     """No card, no clip: the asker is told, and the place in the queue is free again."""
-    town.env.inject_error("POST", f"/channels/{town.channel.id}/messages", status=status, code=code)
+    town.env.inject_error("POST", f"/channels/{town.channel.id}/messages", status=status, code=code, times=2)
 
     result = await town.animate(town.ada, picture=picture())
     await town.work_until_done()
 
-    assert "I could not post in this channel, so I did not start" in town.refusal(result)
+    assert "I could not post" in town.refusal(result)
     assert (await town.job()).state is State.CANCELLED
     assert town.makevid.creates == []
 
@@ -486,7 +485,9 @@ async def test_a_create_that_goes_wrong(town: Town, fault: str, expected: tuple[
     assert cost in shown
     assert "test-key" not in shown
     assert (await town.job()).state is state
-    assert buttons(town.card()) == (["Try again (may cost twice)"] if state is State.UNSURE else [])
+    assert buttons(town.card()) == (
+        ["Try again (may cost twice)", "Let it go"] if state is State.UNSURE else []
+    )
     assert len(town.makevid.creates) == 1
     assert town.posts() == []
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from bot.errors import Cause, Refusal
+from bot.errors import Cause, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater
 from bot.jobs.desk import Ask, Who
-from bot.jobs.machine import Job, State
+from bot.jobs.machine import Charge, Job, State
 from bot.jobs.store import Store
 from tests.conftest import Clock
 from tests.jobs.world import PICTURE, World, make_world
@@ -97,12 +97,60 @@ async def test_the_same_interaction_twice_is_one_job(world: World) -> None:
 @pytest.mark.parametrize("problem", [CannotPost(Cause.NO_PERMISSION), PostLater(Cause.DISCORD_DOWN)])
 async def test_without_a_card_there_is_no_job(world: World, problem: Exception) -> None:
     """The member reads why, and nothing is left in the queue."""
-    world.announcer.on_card.append(problem)
+    world.announcer.on_card.extend([problem] * 2)
 
-    with pytest.raises(Refusal, match=r"could not post .* Nothing was charged"):
+    with pytest.raises(Refusal, match=r"could not post.* Nothing was charged"):
         await world.ask()
 
     assert await world.store.open_jobs() == []
+
+
+async def test_a_card_whose_answer_was_lost_is_asked_for_again(world: World) -> None:
+    """With the same nonce: Discord gives the first message, and the member gets a clip."""
+    world.announcer.on_card.append(PostLater(Cause.DISCORD_DOWN))
+
+    job = await world.ask()
+
+    assert job.state is State.QUEUED
+
+
+async def test_a_bug_while_posting_the_card_leaves_no_job(world: World) -> None:
+    """The place in the queue is free again at once."""
+    world.announcer.on_card.append(RuntimeError("a bug"))
+
+    with pytest.raises(RuntimeError):
+        await world.ask()
+
+    assert await world.store.open_jobs() == []
+
+
+async def test_an_unsure_job_may_be_let_go(world: World) -> None:
+    """It locks nobody out while it waits, and its end does not claim to know what it cost."""
+    world.provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    job = await world.ask()
+    await world.engine.run_due()
+    assert (await world.store.load(2)).by_asker == 0
+
+    with pytest.raises(Refusal, match="Only <@2>"):
+        await world.desk.let_go(STRANGER, job.id)
+    ended = await world.desk.let_go(MEMBER, job.id)
+
+    assert (ended.state, ended.cause, ended.owed) == (State.FAILED, Cause.NO_ANSWER, Charge.MAYBE)
+    assert await world.store.money(job.id) == {"reserve": 35, "doubt": 35}
+
+
+async def test_a_second_try_does_not_forget_what_the_first_may_have_cost(world: World) -> None:
+    """Tried again and then surely refused: the first attempt may still have been charged."""
+    world.provider.on_submit.extend([ProviderUnsure(Cause.NO_ANSWER), ProviderRejected(Cause.NO_CREDIT)])
+    job = await world.ask()
+    await world.engine.run_due()
+
+    await world.desk.try_again(MEMBER, job.id)
+    await world.engine.run_due()
+
+    failed = await world.now(job)
+    assert (failed.state, failed.owed) == (State.FAILED, Charge.MAYBE)
+    assert await world.store.money(job.id) == {"reserve": 70, "doubt": 35, "release": 35}
 
 
 async def test_a_member_has_so_many_clips_at_once(store: Store, clock: Clock, tmp_path: object) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import av
 import pytest
 from simcord import BackendError
+from sqlalchemy import update
 
 from bot.errors import Cause
 from bot.jobs.machine import Charge, Job, Outcome, Posted, State
+from bot.jobs.tables import jobs
 from bot.media import clip as clips
 from tests.cogs import conftest
 from tests.cogs.conftest import Town, clip_in, large_clip, picture, pictures_in, small_clip, text_of
@@ -70,12 +72,16 @@ async def test_what_discord_takes_for_too_large_is_made_smaller(town: Town) -> N
     assert len(town.makevid.creates) == 1
 
 
-async def test_a_server_with_a_low_limit(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The least of what Discord says counts, and the first attempt fits already."""
-    monkeypatch.setattr("discord.Guild.filesize_limit", 2 * 2**20)
+async def test_a_server_with_a_low_limit(town: Town) -> None:
+    """What Discord said last for this server counts, and the first attempt fits already."""
     town.makevid.clip = large_clip()
+    await town.animate(town.ada, picture=picture())
+    async with town.animatic.store._writes.begin() as connection:
+        await connection.execute(update(jobs).values(upload_limit=2 * 2**20))
 
-    post = await town.posted(town.ada)
+    await town.work_until_done()
+
+    [post] = town.posts()
 
     clip = clip_in(post)
     assert clip

@@ -60,7 +60,7 @@ def test_every_state_has_a_card(state: State, cause: Cause | None) -> None:
         (State.QUEUED, ["Cancel"]),
         (State.SUBMITTING, []),
         (State.RENDERING, []),
-        (State.UNSURE, ["Try again (may cost twice)"]),
+        (State.UNSURE, ["Try again (may cost twice)", "Let it go"]),
         (State.FAILED, []),
         (State.CANCELLED, []),
     ],

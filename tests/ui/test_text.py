@@ -52,10 +52,13 @@ def test_escaping_leaves_ordinary_text_alone() -> None:
     assert escaped("Über 3.5 Wellen, oder?") == "Über 3.5 Wellen, oder?"
 
 
-@pytest.mark.parametrize(("cents", "shown"), [(0, "free"), (35, "$0.35"), (123456, "$1,234.56")])
-def test_prices(cents: int, shown: str) -> None:
-    """As people write money."""
-    assert money(cents, "$") == shown
+@pytest.mark.parametrize(
+    ("cents", "free", "shown"),
+    [(0, True, "free"), (0, False, None), (35, False, "$0.35"), (123456, False, "$1,234.56")],
+)
+def test_prices(cents: int, free: bool, shown: str | None) -> None:
+    """As people write money; where the owner has not said what a model costs, nothing is promised."""
+    assert money(cents, "$", free=free) == shown
 
 
 @pytest.mark.parametrize(
