@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ async def build(
             worker=worker_name(),
             folder=config.data.folder / "clips",
             slots=config.engine.slots_of,
+            keep=timedelta(days=config.data.keep_days),
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)

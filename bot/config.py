@@ -184,6 +184,9 @@ class DataSettings(Section):
     folder: Path = Field(
         default=Path("data"), description="Where finished clips wait to be delivered, and sketches are drawn"
     )
+    keep_days: int = Field(
+        default=7, ge=1, description="How long a clip that could not be posted is kept there"
+    )
 
 
 class SketchSettings(Section):

@@ -1,5 +1,6 @@
 """`/animate`: a prompt and a picture become a clip. Its choices come from the configured models."""
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -90,24 +91,28 @@ def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., N
     models = list(menu.models.values())
     default = menu.models[menu.default]
 
-    @app_commands.describe(
-        prompt="What should happen in the clip, for example: camera slowly pulls out",
-        picture="The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
-        model=f"Which model makes it; {default.label} when left out",
-        seconds="How long the clip is",
-        quality="How fine the picture is; finer costs more",
-        end_picture="The picture that the clip ends on",
-        negative="What should not be in the clip",
-        strength="How closely to follow the prompt",
-        ratio="The shape of a clip made without a picture",
-    )
-    @app_commands.choices(
-        model=[app_commands.Choice(name=model.label, value=model.name) for model in models][:25],
-        seconds=_choices(model.can.seconds for model in models),
-        quality=_choices(model.can.qualities for model in models),
-        ratio=_choices(model.can.ratios for model in models),
-    )
-    @app_commands.guild_only()
+    descriptions = {
+        "prompt": "What should happen in the clip, for example: camera slowly pulls out",
+        "picture": "The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
+        "model": f"Which model makes it; {default.label} when left out",
+        "seconds": "How long the clip is",
+        "quality": "How fine the picture is; finer costs more",
+        "end_picture": "The picture that the clip ends on",
+        "negative": "What should not be in the clip",
+        "strength": "How closely to follow the prompt",
+        "ratio": "The shape of a clip made without a picture",
+    }
+    choices = {
+        "model": [app_commands.Choice(name=model.label, value=model.name) for model in models][:25],
+        "seconds": _choices(model.can.seconds for model in models),
+        "quality": _choices(model.can.qualities for model in models),
+        "ratio": _choices(model.can.ratios for model in models),
+    }
+    useless = {name for name, offered in choices.items() if not offered}
+    useless |= {"end_picture"} if not any(model.can.end_picture for model in models) else set()
+    useless |= {"negative"} if not any(model.can.negative_prompt for model in models) else set()
+    useless |= {"strength"} if not any(model.can.strength for model in models) else set()
+
     async def animate(
         interaction: discord.Interaction[AnimaticBot],
         prompt: str,
@@ -133,8 +138,18 @@ def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., N
         )
         await submit(interaction, ask, picture, end_picture)
 
-    return app_commands.Command(
-        name="animate", description="Bring a picture to life as a short video", callback=animate
+    # discord.py reads the options from the signature: what no configured model can do is not offered.
+    signature = inspect.signature(animate)
+    offered = [option for name, option in signature.parameters.items() if name not in useless]
+    animate.__signature__ = signature.replace(parameters=offered)  # type: ignore[attr-defined]  # as PEP 362 says
+    app_commands.describe(**{name: text for name, text in descriptions.items() if name not in useless})(
+        animate
+    )
+    app_commands.choices(**{name: offer for name, offer in choices.items() if name not in useless})(animate)
+    return app_commands.guild_only(
+        app_commands.Command(
+            name="animate", description="Bring a picture to life as a short video", callback=animate
+        )
     )
 
 

@@ -39,7 +39,7 @@ from bot.jobs.machine import (
 )
 from bot.jobs.models import Menu
 from bot.jobs.ownership import Ownership
-from bot.jobs.pacing import Estimate
+from bot.jobs.pacing import Pace
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, Provider
 
@@ -56,6 +56,7 @@ POSTING_LIFE = timedelta(hours=24)
 GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 SWEEP_EVERY = timedelta(seconds=10)
+OLD_FILE = timedelta(hours=1)
 DRAWN_QUEUE = 10
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -74,6 +75,7 @@ class Engine:
         worker: str,
         folder: Path,
         slots: Callable[[str], int],
+        keep: timedelta = timedelta(days=7),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -84,13 +86,17 @@ class Engine:
         self._ownership = Ownership(store, worker, now=now, monotonic=monotonic)
         self._folder = folder
         self._slots = slots
+        self._keep = keep
         self._due: dict[str, datetime] = {}
         self._in_hand: set[str] = set()
+        self._queued: set[str] = set()
         self._started: dict[str, datetime] = {}
+        self._paces: dict[tuple[str, str, int, str | None], Pace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
         self._line_moved = False
+        self._files_swept: datetime | None = None
         self._stopping = False
 
     def wake(self) -> None:
@@ -202,13 +208,35 @@ class Engine:
         task.add_done_callback(done)
 
     async def _sweep(self, now: datetime) -> None:
-        """End what nobody will end: drafts that never got a card, doubts that nobody resolved."""
+        """End what nobody will end: drafts that never got a card, doubts that nobody resolved, old files."""
+        if self._files_swept is None or now - self._files_swept >= OLD_FILE:
+            self._files_swept = now
+            await self._sweep_files()
         for job in await self._store.open_jobs((State.DRAFT, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.DRAFT and age >= DRAFT_LIFE:
                 await self._settle(job, Cancelled())
             elif job.state is State.UNSURE and age >= UNSURE_LIFE:
                 await self._settle(job, GaveUp())
+
+    async def _sweep_files(self) -> None:
+        """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""
+        for path in await asyncio.to_thread(self._old_files):
+            job = await self._store.get(path.stem.lstrip(".").split(".")[0])
+            kept = job is not None and (
+                job.state is State.POSTING
+                or (job.state is State.UNDELIVERABLE and self._now() - job.changed_at < self._keep)
+            )
+            if not kept or path.suffix != ".mp4" or path.stem.startswith("."):
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+                log.info("file_cleared_away", file=path.name)
+
+    def _old_files(self) -> list[Path]:
+        """Files that nobody has written to for an hour: none of a download or an encoding under way."""
+        if not self._folder.is_dir():
+            return []
+        before = time.time() - OLD_FILE.total_seconds()
+        return [path for path in self._folder.iterdir() if path.is_file() and path.stat().st_mtime < before]
 
     async def _work(self, job: Job) -> None:
         """One step of one job. Whatever goes wrong, the job keeps its row and a next time."""
@@ -229,7 +257,7 @@ class Engine:
         outcome = await self._pay(job, request) if isinstance(request, ClipRequest) else request
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.RENDERING:
-            self._due[job.id] = self._now() + self._can(job).first_poll
+            self._due[job.id] = self._now() + min(self._can(job).first_poll, await self._first_look(job))
 
     async def _prepare(self, job: Job) -> ClipRequest | Busy | Refused:
         """All that comes before the paid call. Whatever goes wrong here, nothing was sent."""
@@ -280,8 +308,6 @@ class Engine:
     async def _poll(self, job: Job) -> None:
         assert job.provider_task is not None
         assert job.submitted_at is not None
-        waited = self._now() - job.submitted_at
-        can = self._can(job)
         outcome: StillRendering | Ready | Broke
         try:
             outcome = await self._providers[job.route].check(job.provider_task)
@@ -293,11 +319,8 @@ class Engine:
         else:
             retry_after = None
         if isinstance(outcome, StillRendering):
-            if outcome.queued is False:
-                self._started.setdefault(job.id, self._now())
-            pause = pacing.next_poll(
-                waited, first=can.first_poll, gap=can.least_poll_gap, deadline=can.deadline
-            )
+            self._note_stage(job, outcome)
+            pause = await self._pause(job, outcome)
             if pause is None:
                 await self._settle(job, GaveUp())
                 return
@@ -308,6 +331,7 @@ class Engine:
             return
         if isinstance(outcome, Ready):
             outcome = replace(outcome, started_at=self._started.get(job.id))
+            self._paces.pop(_kind(job), None)  # learned anew, with this clip
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.POSTING:
             await self._deliver(moved)
@@ -395,6 +419,7 @@ class Engine:
         else:
             self._due.pop(job.id, None)
             self._started.pop(job.id, None)
+            self._queued.discard(job.id)
         await self._tell(moved)
         return moved
 
@@ -414,13 +439,48 @@ class Engine:
         if job.state is State.QUEUED:
             return Waiting(place=await self._store.place(job))
         if job.state is State.RENDERING and job.submitted_at:
-            expected = await self._estimate(job)
-            late = self._now() - job.submitted_at > max(expected.late, self._can(job).deadline)
-            return Waiting(due=job.submitted_at + expected.middle, late=late)
+            pace = await self._pace(job)
+            began = self._started.get(job.id, job.submitted_at)
+            late = self._now() - began > max(pace.late, self._can(job).deadline)
+            return Waiting(due=began + pace.middle, late=late)
         return Waiting()
 
-    async def _estimate(self, job: Job) -> Estimate:
-        return pacing.estimate(await self._store.durations(job), self._can(job).typical)
+    def _note_stage(self, job: Job, seen: StillRendering) -> None:
+        """Where the route tells the stages apart, a clip's time is counted from when its rendering began."""
+        assert job.submitted_at is not None
+        if seen.queued:
+            self._queued.add(job.id)
+        elif seen.queued is False and job.id not in self._started:
+            self._started[job.id] = self._now() if job.id in self._queued else job.submitted_at
+            self._queued.discard(job.id)
+
+    async def _pause(self, job: Job, seen: StillRendering) -> timedelta | None:
+        """Until the next poll; None to stop asking."""
+        assert job.submitted_at is not None
+        can = self._can(job)
+        if seen.queued:
+            waited = self._now() - job.submitted_at
+            return pacing.queued_poll(
+                waited, typical=can.typical, least_gap=can.least_poll_gap, deadline=can.deadline
+            )
+        waited = self._now() - self._started.get(job.id, job.submitted_at)
+        pace = await self._pace(job)
+        return pace.next_poll(waited, least_gap=can.least_poll_gap, deadline=can.deadline)
+
+    async def _first_look(self, job: Job) -> timedelta:
+        can = self._can(job)
+        pace = await self._pace(job)
+        first = pace.next_poll(timedelta(0), least_gap=can.least_poll_gap, deadline=can.deadline)
+        assert first is not None
+        return first
+
+    async def _pace(self, job: Job) -> Pace:
+        """What past clips of this kind teach; read once, and again after each new clip."""
+        kind = _kind(job)
+        if kind not in self._paces:
+            past = await self._store.durations(job)
+            self._paces[kind] = Pace.learn(past, typical=self._can(job).typical)
+        return self._paces[kind]
 
     async def _draw_line(self, route: str) -> None:
         """When the line moves, those at its head learn their new place."""
@@ -431,6 +491,11 @@ class Engine:
         """What the job's model can do, also when it is no longer in the config."""
         model = self._menu.models.get(job.model)
         return model.can if model else Capabilities(seconds=(job.seconds,))
+
+
+def _kind(job: Job) -> tuple[str, str, int, str | None]:
+    """What decides how long a clip takes."""
+    return job.route, job.variant, job.seconds, job.quality
 
 
 async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:

@@ -258,7 +258,7 @@ class Store:
             found = await connection.execute(select(ranked.c.place).where(ranked.c.id == job.id))
             return found.scalar_one_or_none() or 1
 
-    async def durations(self, job: Job, *, limit: int = 500) -> list[timedelta]:
+    async def durations(self, job: Job, *, limit: int = 200) -> list[timedelta]:
         """From submit (or the start of rendering, where it was seen) to clip: the latest jobs of the same
         route, model, length and quality, newest first."""
         query = (

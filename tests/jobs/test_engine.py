@@ -1,6 +1,7 @@
 """The engine: a job from the line to its end, and what it does when things go wrong."""
 
 import asyncio
+import os
 from datetime import timedelta
 
 import pytest
@@ -49,7 +50,7 @@ async def test_the_request_carries_what_was_asked(world: World) -> None:
 
 
 async def test_it_asks_again_while_the_clip_renders(world: World) -> None:
-    """The first poll comes after a while, then at the route's gap; nothing is written meanwhile."""
+    """The first poll comes after a while, the next at a learned pace; nothing is written meanwhile."""
     world.provider.on_check.extend([StillRendering(), StillRendering(progress=0.5)])
     job = await world.ask()
     await world.engine.run_due()
@@ -62,11 +63,32 @@ async def test_it_asks_again_while_the_clip_renders(world: World) -> None:
     world.clock.pass_by(seconds=4)
     await world.engine.run_due()
     assert len(world.provider.checks) == 1
-    world.clock.pass_by(seconds=1)
+    world.clock.pass_by(seconds=30)
     await world.engine.run_due()
 
     assert len(world.provider.checks) == 2
     assert await world.now(job) == rendering
+
+
+async def test_what_past_clips_took_is_promised_for_the_next(world: World) -> None:
+    """Where the route tells queued from rendering, a clip's time counts from when its rendering began."""
+    for _ in range(6):
+        world.provider.on_check.extend([StillRendering(queued=True), StillRendering(queued=False)])
+        job = await world.ask()
+        await world.engine.run_due()
+        while (await world.now(job)).state is not State.DELIVERED:
+            world.clock.pass_by(seconds=1)
+            await world.engine.run_due()
+
+    job = await world.ask()
+    await world.engine.run_due()
+
+    due = world.announcer.cards[job.id][1].due
+    assert due
+    rendered = await world.store.durations(job)
+    assert max(rendered) < timedelta(minutes=1)
+    slack = timedelta(seconds=2)
+    assert min(rendered) - slack <= due - world.clock.now() <= max(rendered) + slack
 
 
 async def test_the_card_says_when_the_clip_is_due(world: World) -> None:
@@ -204,7 +226,7 @@ async def test_a_poll_without_an_answer_is_no_failure(world: World) -> None:
     await world.engine.run_due()
 
     for _ in range(4):
-        world.clock.pass_by(seconds=15)
+        world.clock.pass_by(seconds=40)
         await world.engine.run_due()
 
     assert (await world.now(job)).state is State.DELIVERED
@@ -452,3 +474,32 @@ async def test_a_call_cut_off_by_the_stop_is_unsure(world: World) -> None:
 
     cut = await world.now(job)
     assert (cut.state, cut.cause) == (State.UNSURE, Cause.INTERRUPTED)
+
+
+async def test_files_that_nobody_asks_for_again_are_cleared_away(world: World) -> None:
+    """Left-overs of a killed process go; a clip that waits to be posted, or is kept for a while, stays."""
+    posting, undeliverable = await world.ask(), await world.ask()
+    world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN), CannotPost(Cause.NO_PERMISSION)])
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    if (await world.now(posting)).state is State.UNDELIVERABLE:  # they are delivered side by side
+        posting, undeliverable = undeliverable, posting
+    assert (await world.now(posting)).state is State.POSTING
+    assert (await world.now(undeliverable)).state is State.UNDELIVERABLE
+    strangers = [world.folder / name for name in (f".{posting.id}.part", "nobody.mp4", "nobody.fitted.mp4")]
+    for path in strangers:
+        path.write_bytes(b"left over")
+    for path in world.folder.iterdir():
+        os.utime(path, (0, 0))
+
+    world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN)] * 9)
+    world.clock.pass_by(hours=2)
+    await world.engine.run_due()
+    assert sorted(path.name for path in world.folder.iterdir()) == sorted(
+        [f"{posting.id}.mp4", f"{undeliverable.id}.mp4"]
+    )
+    world.clock.pass_by(days=8)
+    await world.engine.run_due()
+
+    assert not (world.folder / f"{undeliverable.id}.mp4").exists()
