@@ -26,6 +26,11 @@ class Menu:
     default: str
     currency: str = "$"
 
+    def by_ai(self, name: str) -> bool:
+        """Whether clips of a model are AI-made; so is what a model made that is no longer configured."""
+        model = self.models.get(name)
+        return model is None or model.can.by_ai
+
     def label(self, name: str) -> str:
         """What members read for a model, also for one that is no longer configured."""
         model = self.models.get(name)

@@ -32,6 +32,7 @@ class Capabilities:
     model has no such option. `negative_prompt` is its greatest length in characters, 0 for none.
     `strength` is the range of "how closely to follow the prompt", None for no such option.
     `by_link`: the route wants a public link to the picture, not its bytes.
+    `free`: nobody pays for a clip; `by_ai`: the post says that AI made it.
     `typical` is a planning value for the time from submit to clip, until enough clips are measured.
     """
 
@@ -52,6 +53,7 @@ class Capabilities:
     first_poll: timedelta = timedelta(seconds=10)
     least_poll_gap: timedelta = timedelta(seconds=5)
     free: bool = False
+    by_ai: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,7 @@ class Sketch:
                 end_picture=True,
                 text_only=True,
                 free=True,
+                by_ai=False,
                 typical=timedelta(seconds=6),
                 deadline=timedelta(minutes=5),
                 first_poll=timedelta(seconds=1),

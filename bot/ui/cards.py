@@ -83,10 +83,13 @@ def post(
     _add_section(box, text, job.picture_file, "The source picture", job)
     if job.end_picture_file:
         _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
-    clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt("A video made by AI", job))
+    by_ai = menu.by_ai(job.model)
+    alt = "A video made by AI" if by_ai else "A video made from the picture"
+    clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job))
     box.add_item(ui.MediaGallery(clip))
     box.add_item(ui.ActionRow(JobButton(job.id, "again"), JobButton(job.id, "delete")))
-    box.add_item(ui.TextDisplay(f"-# Made by AI · react with {emoji} for another take"))
+    made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
+    box.add_item(ui.TextDisplay(f"-# {made} · react with {emoji} for another take"))
     done = "here is another take" if job.parent_id else "here is your clip"
     return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
 

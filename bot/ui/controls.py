@@ -72,10 +72,11 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
 
     async def _delete(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
-        await interaction.client.desk.may_delete(who(interaction), self.job_id)
+        job = await interaction.client.desk.may_delete(who(interaction), self.job_id)
         assert interaction.message is not None
         await interaction.message.delete()
-        await interaction.followup.send("Deleted. The clip was paid for, so it still counts.", ephemeral=True)
+        paid = " The clip was paid for, so it still counts." if job.price_cents else ""
+        await interaction.followup.send(f"Deleted.{paid}", ephemeral=True)
 
     async def _unknown(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         raise Refusal("This button is from a newer version of me.")
