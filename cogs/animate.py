@@ -1,5 +1,6 @@
 """`/animate`: a prompt and a picture become a clip. Its choices come from the configured models."""
 
+import asyncio
 import inspect
 from dataclasses import replace
 from typing import Any
@@ -18,12 +19,14 @@ from bot.providers.base import Picture
 from bot.ui import answer
 from bot.ui.controls import who
 
+PICTURES_AT_ONCE = 4  # requests whose pictures are in memory at the same time
 ROOM = 64 * 1024  # what a request to Discord needs besides the picture, in bytes
 
 
 class Animate(commands.Cog):
     def __init__(self, bot: AnimaticBot) -> None:
         self.bot = bot
+        self.reading = asyncio.Semaphore(PICTURES_AT_ONCE)
         self.command = animate_command(bot.desk.menu, self.animate)
 
     async def cog_load(self) -> None:
@@ -47,10 +50,11 @@ class Animate(commands.Cog):
             refuse_by_size(end_picture.size, name="The end picture")
         await interaction.response.defer(ephemeral=True, thinking=True)
         await self.bot.desk.admit(who(interaction))
-        pictures = Pictures(
-            first=await _fetch(interaction, plan, picture, "The picture"),
-            last=await _fetch(interaction, plan, end_picture, "The end picture"),
-        )
+        async with self.reading:
+            pictures = Pictures(
+                first=await _fetch(interaction, plan, picture, "The picture"),
+                last=await _fetch(interaction, plan, end_picture, "The end picture"),
+            )
         job = await self.bot.desk.request(who(interaction), plan, pictures)
         notes = (
             *(pictures.first.notes if pictures.first else ()),

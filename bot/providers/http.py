@@ -99,7 +99,7 @@ async def call(
     body: io.BytesIO | None = None
     if json is not None:
         # A stream, because aiohttp sends bytes in one go and a picture in base64 would stall the loop.
-        body = io.BytesIO(json_text.dumps(json).encode())
+        body = await asyncio.to_thread(lambda: io.BytesIO(json_text.dumps(json).encode()))
         sent["Content-Type"] = "application/json"
     # Connecting, with the wait for a free place in the pool, has a limit of its own below the whole:
     # when the whole runs out, aiohttp does not tell whether the request had left.
