@@ -89,6 +89,7 @@ class Engine:
         self._keep = keep
         self._due: dict[str, datetime] = {}
         self._in_hand: set[str] = set()
+        self._paying: set[str] = set()
         self._queued: set[str] = set()
         self._started: dict[str, datetime] = {}
         self._paces: dict[tuple[str, str, int, str | None], Pace] = {}
@@ -204,17 +205,24 @@ class Engine:
             if job_id:
                 self._in_hand.discard(job_id)
                 self._woken.set()
+            if not task.cancelled() and (error := task.exception()):
+                log.error("task_failed", exc_info=error)
 
         task.add_done_callback(done)
 
     async def _sweep(self, now: datetime) -> None:
-        """End what nobody will end: drafts that never got a card, doubts that nobody resolved, old files."""
+        """End what nobody will end: forgotten drafts and claims, doubts that nobody resolved, old files."""
         if self._files_swept is None or now - self._files_swept >= OLD_FILE:
             self._files_swept = now
             await self._sweep_files()
-        for job in await self._store.open_jobs((State.DRAFT, State.UNSURE)):
+        for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
-            if job.state is State.DRAFT and age >= DRAFT_LIFE:
+            if job.state is State.SUBMITTING:
+                if job.worker == self._ownership.worker and job.id not in self._in_hand:
+                    # Claimed by a commit whose answer was lost, or left by a bug: nobody works on it.
+                    paid = job.id in self._paying
+                    await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)))
+            elif job.state is State.DRAFT and age >= DRAFT_LIFE:
                 await self._settle(job, Cancelled())
             elif job.state is State.UNSURE and age >= UNSURE_LIFE:
                 await self._settle(job, GaveUp())
@@ -256,6 +264,7 @@ class Engine:
         request = await self._prepare(job)
         outcome = await self._pay(job, request) if isinstance(request, ClipRequest) else request
         moved = await self._settle(job, outcome)
+        self._paying.discard(job.id)
         if moved and moved.state is State.RENDERING:
             self._due[job.id] = self._now() + min(self._can(job).first_poll, await self._first_look(job))
 
@@ -280,6 +289,7 @@ class Engine:
 
     async def _pay(self, job: Job, request: ClipRequest) -> Outcome:
         """The one paid call. From here on, what is not surely refused may have been taken."""
+        self._paying.add(job.id)
         try:
             accepted = await self._providers[job.route].submit(request)
         except ProviderBusy as busy:

@@ -503,3 +503,14 @@ async def test_files_that_nobody_asks_for_again_are_cleared_away(world: World) -
     await world.engine.run_due()
 
     assert not (world.folder / f"{undeliverable.id}.mp4").exists()
+
+
+async def test_a_claim_whose_commit_was_not_answered_goes_back_to_the_line(world: World) -> None:
+    """The row says that this worker submits it, but no task ever began: nothing was sent."""
+    job = await world.ask()
+    await world.store.claim("makevid", slots=9, worker="worker-1", now=world.clock.now())
+
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.RENDERING
+    assert len(world.provider.submits) == 1
