@@ -1,0 +1,169 @@
+"""The heartbeat and the fence: a worker that may be thought dead does no work, and takes nothing."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from bot.jobs.machine import State
+from bot.jobs.ownership import BEAT, FENCE, STALE, Ownership
+from bot.jobs.store import Store
+from tests.conftest import Clock
+from tests.jobs.test_store import queued
+from tests.jobs.world import World
+
+
+class Wall:
+    """A monotonic clock of its own, as a process has, beside the wall clock."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_worker_is_fenced_well_before_others_may_act() -> None:
+    """The order of the three times is what the promise rests on."""
+    assert BEAT * 2 < FENCE
+    assert FENCE * 2 <= STALE
+
+
+async def test_without_a_heartbeat_there_is_no_work(store: Store, clock: Clock) -> None:
+    """Never beaten: never entitled."""
+    own = Ownership(store, "w1", now=clock.now, monotonic=Wall())
+
+    assert not own.may_work
+    await own.beat()
+    assert own.may_work
+
+
+async def test_a_heartbeat_that_cannot_be_written_fences(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the fence: nothing is paid any more. The whole: nothing is done any more."""
+    wall = Wall()
+    own = Ownership(store, "w1", now=clock.now, monotonic=wall)
+    await own.beat()
+
+    async def away(*_: Any) -> None:
+        raise OperationalError("UPDATE", {}, Exception("the database is away"))
+
+    monkeypatch.setattr(store, "beat", away)
+    wall.seconds += 8
+    assert not await own.beat()
+    assert own.may_work
+    assert not own.may_pay
+    wall.seconds += 8
+    assert not await own.beat()
+    assert not own.may_work
+
+
+async def test_a_jump_of_the_clock_puts_rescues_off(store: Store, clock: Clock) -> None:
+    """The wall clock leaps an hour: the other worker is alive, and only seems stale, until it beats again."""
+    wall = Wall()
+    await queued(store, clock)
+    await store.beat("alive", clock.now())
+    await store.claim("makevid", slots=1, worker="alive", now=clock.now())
+    own = Ownership(store, "w2", now=clock.now, monotonic=wall)
+    await own.beat()
+    await own.rescue()
+
+    clock.pass_by(hours=1)
+    wall.seconds += 1
+    assert await own.rescue() == []
+    await store.beat("alive", clock.now())
+    wall.seconds += 31
+    clock.pass_by(seconds=31)
+    await store.beat("alive", clock.now())
+    await own.beat()
+
+    assert await own.rescue() == []
+
+
+async def test_the_dead_are_found_after_the_jump(store: Store, clock: Clock) -> None:
+    """Putting off is not giving up."""
+    wall = Wall()
+    await queued(store, clock)
+    await store.beat("dead", clock.now())
+    await store.claim("makevid", slots=1, worker="dead", now=clock.now())
+    own = Ownership(store, "w2", now=clock.now, monotonic=wall)
+    await own.beat()
+    await own.rescue()
+    clock.pass_by(hours=1)
+    assert await own.rescue() == []
+
+    wall.seconds += 31
+    clock.pass_by(seconds=31)
+    await own.beat()
+    [job] = await own.rescue()
+
+    assert job.state is State.UNSURE
+
+
+async def test_a_fenced_engine_takes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heartbeat fails: queued jobs wait, running ones are not polled; it goes on when it can beat again."""
+
+    async def away(*_: Any) -> None:
+        raise OperationalError("UPDATE", {}, Exception("the database is away"))
+
+    running = await world.ask()
+    await world.engine.run_due()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "beat", away)
+        world.clock.pass_by(seconds=20)
+        waiting = await world.ask(asker=3)
+        assert await world.engine.run_due() == 0
+        assert world.provider.checks == []
+
+    await world.engine.run_due()
+
+    assert (await world.now(running)).state is State.DELIVERED
+    assert (await world.now(waiting)).state is State.RENDERING
+
+
+async def test_a_process_held_up_before_the_paid_call_does_not_pay(world: World) -> None:
+    """Frozen between the claim and the call: it gives the job back instead."""
+
+    async def frozen() -> Any:
+        world.clock.pass_by(seconds=10)
+        from bot.jobs.announcing import Pictures
+
+        return Pictures()
+
+    world.announcer.on_pictures.append(frozen)
+    job = await world.ask()
+
+    await world.engine._take()
+    while world.engine._tasks:
+        await next(iter(world.engine._tasks))
+
+    back = await world.now(job)
+    assert (back.state, back.stumbles, back.cause) == (State.QUEUED, 0, None)
+    assert world.provider.submits == []
+
+
+async def test_a_slow_answer_still_counts(world: World) -> None:
+    """Others took this process for dead; then its paid call was answered: no doubt is left, and no second call."""
+
+    async def slow() -> Any:
+        from bot.jobs.machine import Accepted
+
+        world.clock.pass_by(seconds=40)
+        await world.store.rescue("other", stale=STALE, now=world.clock.now())
+        assert (await world.now(job)).state is State.UNSURE
+        return Accepted("paid-task")
+
+    world.provider.on_submit.append(slow)
+    job = await world.ask()
+
+    await world.engine.run_due()
+
+    assert (await world.now(job)).provider_task == "paid-task"
+    assert len(world.provider.submits) == 1
+
+
+def test_the_times_are_what_the_documentation_says() -> None:
+    """docs/scaling.md names them."""
+    assert [timedelta(seconds=seconds) for seconds in (5, 15, 30)] == [BEAT, FENCE, STALE]

