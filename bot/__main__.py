@@ -106,6 +106,7 @@ async def build(
             folder=config.data.folder / "clips",
             slots=config.engine.slots_of,
             keep=timedelta(days=config.data.keep_days),
+            stale=timedelta(seconds=config.engine.stale_after),
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)

@@ -286,6 +286,13 @@ class EngineSettings(Section):
     """[engine]"""
 
     slots: SlotsSettings = Field(default=SlotsSettings(), description="How many clips at a time, by route")
+    stale_after: float = Field(
+        default=30,
+        ge=3,
+        le=600,
+        description="Seconds without a heartbeat until a process is held for dead and its clips are taken over; "
+        "the same for all processes",
+    )
 
     def slots_of(self, route: str) -> int:
         """How many jobs may be at this route at the same time."""

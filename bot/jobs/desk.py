@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from bot.errors import Refusal
+from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.limits import Limits
 from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
@@ -182,6 +183,7 @@ class Desk:
             if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
                 return known
             raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
+        reach("desk.drafted")
         queued = replace(draft, state=State.QUEUED)
         try:
             card_id = await self._post_card(queued, pictures)
@@ -200,7 +202,9 @@ class Desk:
         except BaseException:
             await self._store.advance(draft, Cancelled(), self._now())
             raise
+        reach("desk.card_posted")
         moved = await self._store.advance(draft, CardPosted(card_id), self._now())
+        reach("desk.queued")
         assert moved is not None, "a draft has one writer"
         log.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
         self._wake()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, assert_never
 import structlog
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
+from bot.failpoints import reach
 from bot.jobs import pacing
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.machine import (
@@ -38,7 +39,7 @@ from bot.jobs.machine import (
     Stumbled,
 )
 from bot.jobs.models import Menu
-from bot.jobs.ownership import Ownership
+from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.pacing import Pace
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, Provider
@@ -55,7 +56,6 @@ MOST_LINKS = 6
 POSTING_LIFE = timedelta(hours=24)
 GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
-SWEEP_EVERY = timedelta(seconds=10)
 OLD_FILE = timedelta(hours=1)
 DRAWN_QUEUE = 10
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
@@ -76,6 +76,7 @@ class Engine:
         folder: Path,
         slots: Callable[[str], int],
         keep: timedelta = timedelta(days=7),
+        stale: timedelta = STALE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -83,7 +84,7 @@ class Engine:
         self._menu = menu
         self._announcer = announcer
         self._now = now
-        self._ownership = Ownership(store, worker, now=now, monotonic=monotonic)
+        self._ownership = Ownership(store, worker, now=now, monotonic=monotonic, stale=stale)
         self._folder = folder
         self._slots = slots
         self._keep = keep
@@ -113,6 +114,7 @@ class Engine:
     async def recover(self) -> None:
         """Take over what dead or stopped workers left. A job found in its paid call is unsure."""
         for job in await self._ownership.rescue():
+            reach("engine.rescued")
             with structlog.contextvars.bound_contextvars(job=job.id):
                 log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
                 if job.state in (State.RENDERING, State.POSTING):
@@ -130,7 +132,9 @@ class Engine:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        reach("engine.stopped")
         await self.hand_back()
+        reach("engine.released")
 
     async def hand_back(self) -> None:
         """Give up all that this worker owns, so that others may go on at once."""
@@ -161,16 +165,19 @@ class Engine:
         """Until the next known due time by the given clock, at most IDLE."""
         now = self._now()
         waits = [(due - now).total_seconds() for job, due in self._due.items() if job not in self._in_hand]
-        return min([IDLE, *(max(wait, 0.02) for wait in waits)])
+        return min(
+            [IDLE, self._ownership.beat_every.total_seconds() / 2, *(max(wait, 0.02) for wait in waits)]
+        )
 
     async def _take(self) -> int:
         """Start on the jobs whose time has come: newly claimed ones, and owned ones. Their number."""
         now = self._now()
         await self._ownership.beat()
+        reach("engine.beaten")
         if not self._ownership.may_work:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
-            self._next_sweep = now + SWEEP_EVERY
+            self._next_sweep = now + self._ownership.sweep_every
             await self.recover()
             await self._sweep(now)
         taken, moved, self._line_moved = 0, self._line_moved, False
@@ -180,6 +187,7 @@ class Engine:
             slots, worker = self._slots(route), self._ownership.worker
             claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
             for job in claimed:
+                reach("engine.claimed")
                 self._start(self._work(job), job.id)
             if claimed or moved:
                 self._start(self._draw_line(route))
@@ -255,7 +263,7 @@ class Engine:
                 elif job.state is State.RENDERING:
                     await self._poll(job)
                 else:
-                    await self._deliver(job)
+                    await self._deliver(job, again=True)
             except Exception:  # one job's trouble is not the others'
                 log.exception("step_failed", state=job.state)
                 self._due[job.id] = self._now() + BUSY_PAUSE
@@ -272,6 +280,7 @@ class Engine:
         """All that comes before the paid call. Whatever goes wrong here, nothing was sent."""
         try:
             pictures = await self._announcer.pictures(job)
+            reach("engine.pictures")
         except PictureGone:
             return Refused(Cause.PICTURE_GONE)
         except PostLater as later:
@@ -291,7 +300,9 @@ class Engine:
         """The one paid call. From here on, what is not surely refused may have been taken."""
         self._paying.add(job.id)
         try:
+            reach("engine.paying")
             accepted = await self._providers[job.route].submit(request)
+            reach("engine.answered")
         except ProviderBusy as busy:
             return self._busy(job, busy.retry_after or BUSY_PAUSE)
         except ProviderRejected as rejected:
@@ -321,6 +332,7 @@ class Engine:
         outcome: StillRendering | Ready | Broke
         try:
             outcome = await self._providers[job.route].check(job.provider_task)
+            reach("engine.checked")
         except ProviderError as error:
             # A poll without an answer is neither an attempt nor a failure of the job.
             log.warning("poll_failed", cause=error.cause, detail=error.detail)
@@ -344,21 +356,24 @@ class Engine:
             self._paces.pop(_kind(job), None)  # learned anew, with this clip
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.POSTING:
-            await self._deliver(moved)
+            await self._deliver(moved, again=False)
 
-    async def _deliver(self, job: Job) -> None:
+    async def _deliver(self, job: Job, *, again: bool) -> None:
+        """Download and post. `again`: somebody, here or elsewhere, may have posted it already."""
         assert job.clip_url is not None
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         clip = self._folder / f"{job.id}.mp4"
-        again = job.stumbles > 0 or clip.exists()
         provider = self._providers[job.route]
         outcome: Outcome
         try:
             post_id = await self._announcer.find_post(job) if again else None
+            reach("engine.found")
             if post_id is None:
                 if not clip.exists():
                     await provider.fetch(job.clip_url, clip)
+                reach("engine.fetched")
                 post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job))
+                reach("engine.posted")
             outcome = Posted(post_id)
         except ProviderRejected as gone:
             # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
@@ -383,6 +398,7 @@ class Engine:
         if moved and moved.state is State.DELIVERED:
             await self._announcer.finish(moved)
             await asyncio.to_thread(clip.unlink, missing_ok=True)
+            reach("engine.cleared")
 
     async def _pictures_for_post(self, job: Job) -> Pictures:
         """The post carries the source picture too; a card that was deleted must not cost the clip."""
@@ -417,6 +433,7 @@ class Engine:
     async def _settle(self, job: Job, outcome: Outcome) -> Job | None:
         """Write the outcome at once, then tell people. None: someone else moved the job, we stop quietly."""
         moved = await _to_the_end(self._store.advance(job, outcome, self._now()))
+        reach("engine.settled")
         if moved is None and isinstance(outcome, Accepted):
             moved = await self._adopt(job, outcome)
         if moved is None:

@@ -1,7 +1,7 @@
 """Is this process still entitled to its jobs? One heartbeat row a worker, and a fence.
 
-A worker that cannot write its heartbeat stops taking and doing work (FENCE) well before others may
-take its jobs over (STALE). The fence is measured on the monotonic clock, so a jump of the wall clock
+A worker that cannot write its heartbeat stops taking and doing work (after half of `stale`) well before
+others may take its jobs over (after all of it). The fence is measured on the monotonic clock, so a jump of the wall clock
 neither opens nor closes it. Where the given clock decides who is alive (SQLite: one host), a jump of it
 puts off rescues until every living worker has had the time to beat again.
 """
@@ -18,14 +18,15 @@ from bot.jobs.store import Store
 
 log = structlog.get_logger(__name__)
 
-BEAT = timedelta(seconds=5)
-FENCE = timedelta(seconds=15)
 STALE = timedelta(seconds=30)
 JUMP = timedelta(seconds=5)
 
 
 class Ownership:
-    """The heartbeat of one worker. `monotonic` counts seconds and never jumps."""
+    """The heartbeat of one worker. `monotonic` counts seconds and never jumps.
+
+    `stale`, the same for all workers of a database: without a heartbeat for so long, a worker is gone.
+    """
 
     def __init__(
         self,
@@ -34,8 +35,13 @@ class Ownership:
         *,
         now: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
+        stale: timedelta = STALE,
     ) -> None:
         self.worker = worker
+        self.beat_every = stale / 6
+        self.sweep_every = stale / 3
+        self._fence = stale / 2
+        self._stale = stale
         self._store = store
         self._now = now
         self._monotonic = monotonic
@@ -52,16 +58,16 @@ class Ownership:
 
     @property
     def may_work(self) -> bool:
-        return self.age < FENCE
+        return self.age < self._fence
 
     @property
     def may_pay(self) -> bool:
         """Right before a paid call: with at least half of the fence left."""
-        return self.age < FENCE / 2
+        return self.age < self._fence / 2
 
     async def beat(self) -> bool:
         """Write the heartbeat when it is due. False: it could not be written."""
-        if self.age < BEAT:
+        if self.age < self.beat_every:
             return True
         asked = self._monotonic()
         try:
@@ -76,13 +82,13 @@ class Ownership:
         """Take over the jobs of workers that are gone, and those that were handed back."""
         if not self.may_work or self._clock_jumped():
             return []
-        return await self._store.rescue(self.worker, stale=STALE, now=self._now())
+        return await self._store.rescue(self.worker, stale=self._stale, now=self._now())
 
     def _clock_jumped(self) -> bool:
         elapsed = timedelta(seconds=self._monotonic())
         offset = timedelta(seconds=self._now().timestamp()) - elapsed
         if self._offset is not None and abs(offset - self._offset) > JUMP:
             log.warning("clock_jumped", by=str(offset - self._offset))
-            self._no_rescue_before = self._monotonic() + STALE.total_seconds()
+            self._no_rescue_before = self._monotonic() + self._stale.total_seconds()
         self._offset = offset
         return self._monotonic() < self._no_rescue_before

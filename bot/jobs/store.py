@@ -38,6 +38,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bot.errors import Cause
+from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.ledger import entries
 from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
@@ -384,6 +385,7 @@ class Store:
         if not (await connection.execute(guarded.values(values))).rowcount:
             return None
         await _record(connection, job, moved, outcome)
+        reach("store.uncommitted")
         if moved.state is State.QUEUED:
             await self._notify(connection)
         return moved

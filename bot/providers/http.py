@@ -28,6 +28,7 @@ from yarl import URL
 
 from bot import __version__
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
+from bot.failpoints import reach
 
 USER_AGENT = f"Animatic/{__version__}"
 LARGEST_ANSWER = 2 * 1024 * 1024
@@ -152,11 +153,12 @@ async def download(
     try:
         async with (
             asyncio.timeout(time_limit.total_seconds()),
-            _reaching(session, allow_private=allow_private) as reach,
-            _get(reach, url, limits, allow_private=allow_private) as response,
+            _reaching(session, allow_private=allow_private) as allowed,
+            _get(allowed, url, limits, allow_private=allow_private) as response,
         ):
             _check_download(response, shown, max_bytes=max_bytes, media=media)
             await _save(response, part, shown, max_bytes=max_bytes)
+            reach("http.saved")
             part.replace(into)
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, PrivateAddress):

@@ -10,7 +10,7 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, StrEnum
 from ipaddress import ip_address
@@ -23,6 +23,7 @@ import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
+from bot.failpoints import reach
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
 from bot.providers.http import Answer, call, download, masked, retry_after
@@ -142,6 +143,9 @@ class MakevidSettings(BaseModel):
     )
     request_timeout: float = Field(
         default=60, gt=0, le=600, description="Seconds until a request without an answer is given up"
+    )
+    first_poll_seconds: float = Field(
+        default=10, gt=0, le=600, description="Seconds until a new clip is first asked for, at most"
     )
     clip_max_bytes: int = Field(
         default=200 * 1024 * 1024, gt=0, description="The largest clip that is downloaded, in bytes"
@@ -293,7 +297,9 @@ class Makevid:
     @property
     def variants(self) -> dict[str, Capabilities]:
         """The models this route reaches; `kling` makes clips from words alone as well."""
-        return {"kling": _KLING, "luma": _LUMA, "runway": _RUNWAY}
+        first_poll = timedelta(seconds=self._settings.first_poll_seconds)
+        models = {"kling": _KLING, "luma": _LUMA, "runway": _RUNWAY}
+        return {name: replace(can, first_poll=first_poll) for name, can in models.items()}
 
     async def submit(self, request: ClipRequest) -> Accepted:
         """Make the one paid call. The task is named `<family>:<the gateway's id>`.
@@ -303,6 +309,7 @@ class Makevid:
         """
         order = self._order(request)
         answer = await self._call("POST", order.path, order.body)
+        reach("makevid.answered")
         _raise_for_error(answer)
         task_id = _id_of(order.family, answer.body)
         if task_id is None:

@@ -19,6 +19,7 @@ import discord
 import structlog
 
 from bot.errors import Cause
+from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
@@ -99,6 +100,7 @@ class DiscordAnnouncer:
                 .get_partial_message(job.card_id)
                 .edit(view=view, allowed_mentions=discord.AllowedMentions.none())
             )
+            reach("announcer.card_drawn")
         except Exception as error:  # noqa: BLE001 - a card that cannot be drawn must not stop the job
             log.info("card_not_drawn", job=job.id, state=job.state, error=type(error).__name__)
         else:
@@ -145,6 +147,7 @@ class DiscordAnnouncer:
         while True:
             try:
                 fitted = await clips.fit(clip, limit, pool=self._pool)
+                reach("announcer.fitted")
             except clips.CannotFit:
                 raise CannotPost(Cause.CLIP_TOO_LARGE) from None
             except clips.NotAClip:
@@ -178,8 +181,10 @@ class DiscordAnnouncer:
             await self._try(
                 "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(self._emoji)
             )
+            reach("announcer.reacted")
         if job.card_id:
             await self._try("card_not_deleted", channel.get_partial_message(job.card_id).delete())
+            reach("announcer.card_deleted")
 
     async def _try(self, event: str, call: Any) -> None:  # Any: a coroutine of discord.py
         try:

@@ -10,12 +10,11 @@ nonces within `nonce_window` seconds, and can be told to misbehave:
 """
 
 import asyncio
-import itertools
 import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -67,7 +66,7 @@ class DiscordServer:
         self.identified: list[dict[str, Any]] = []
         self.connected = asyncio.Event()
         self.on_message: Callable[[Message], None] = lambda _message: None
-        self._ids = itertools.count(900000000000001000)
+        self._ids = _snowflakes()
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -321,6 +320,14 @@ class DiscordServer:
             "url": url,
             "proxy_url": url,
         }
+
+
+def _snowflakes() -> Iterator[int]:
+    """Ids as Discord makes them: they tell the time, and grow."""
+    latest = 0
+    while True:
+        latest = max(latest + 1, int((time.time() - 1420070400) * 1000) << 22)
+        yield latest
 
 
 async def _read_body(request: web.Request) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]]]:

@@ -1,0 +1,405 @@
+"""Worker processes that die at the worst moments: nothing is lost, nothing is paid twice.
+
+Real `animatic worker` processes work on one database, against a Discord and a gateway on loopback that
+count. Each row of the matrix ends one of them at a fail point, and lets others recover.
+"""
+
+import ast
+import asyncio
+import os
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+
+import asyncpg
+import av
+import pytest
+from discord.http import Route
+from sqlalchemy.engine import make_url
+
+from bot import __main__ as root
+from bot.config import load
+from bot.failpoints import FAIL_POINTS, KILLED
+from bot.jobs.announcing import Pictures
+from bot.jobs.desk import Ask, Who
+from bot.jobs.machine import OPEN, Job, State
+from bot.media.clip import write_clip
+from bot.media.picture import normalise
+from tests.servers.discord import TOKEN, DiscordServer, Message
+from tests.servers.makevid import MakevidServer
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+STALE_SECONDS = 3
+AT_ONCE = 4
+PRICE_CENTS = 35
+
+# Points that a worker passes more than once: which move of the job is meant.
+PASSES = {
+    "store.uncommitted": ("claim", "Accepted", "Ready", "Posted"),
+    "engine.settled": ("Accepted", "Ready", "Posted"),
+}
+# Points that are reached only by whoever takes over from a worker that died earlier.
+AFTER = {"engine.rescued": "engine.checked", "engine.found": "engine.posted"}
+AT_STOP = {"engine.stopped", "engine.released"}
+# Between the intent to pay and the commit of the answer nobody can tell, where the route has no look-up.
+IN_DOUBT = {
+    "engine.claimed",
+    "engine.pictures",
+    "engine.paying",
+    "makevid.answered",
+    "engine.answered",
+    "store.uncommitted:2",
+}
+NEVER_QUEUED = {"desk.drafted", "desk.card_posted"}
+ROWS = [
+    row
+    for point in FAIL_POINTS
+    for row in ([f"{point}:{n}" for n, _ in enumerate(PASSES[point], 1)] if point in PASSES else [point])
+]
+
+MAY_MOVE = {
+    (None, State.DRAFT),
+    (State.DRAFT, State.QUEUED),
+    (State.DRAFT, State.CANCELLED),
+    (State.QUEUED, State.SUBMITTING),
+    (State.SUBMITTING, State.QUEUED),
+    (State.SUBMITTING, State.RENDERING),
+    (State.SUBMITTING, State.UNSURE),
+    (State.UNSURE, State.RENDERING),
+    (State.RENDERING, State.RENDERING),
+    (State.RENDERING, State.POSTING),
+    (State.POSTING, State.POSTING),
+    (State.POSTING, State.DELIVERED),
+}
+
+
+def test_every_fail_point_is_in_the_matrix() -> None:
+    """The names in the source are those in the list, each once."""
+    reached = [
+        call.args[0].value
+        for path in sorted((ROOT / "bot").rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "reach"
+        and isinstance(call.args[0], ast.Constant)
+    ]
+
+    assert sorted(reached) == sorted(FAIL_POINTS)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A second of video that Discord plays as it is."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with write_clip(path, width=64, height=64, frames_per_second=Fraction(24)) as writer:
+        for number in range(24):
+            frame = av.VideoFrame(64, 64, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 24)
+            writer.add(frame)
+    return path.read_bytes()
+
+
+@pytest.fixture
+async def discord(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DiscordServer]:
+    """One for all rows; each has its channel. This process asks it too."""
+    async with DiscordServer() as server:
+        monkeypatch.setattr(Route, "BASE", server.api_base)
+        yield server
+
+
+@dataclass
+class Site:
+    """A database, a gateway and a channel of its own, the processes that work there, and what is to be seen."""
+
+    folder: Path
+    database: str
+    discord: DiscordServer
+    makevid: MakevidServer
+    channel: int
+    animatic: root.Animatic
+    processes: list[Process]
+
+    def config(self, machine: str) -> Path:
+        """Of one machine: all is shared but the folder of clips."""
+        path = self.folder / f"{machine}.toml"
+        path.write_text(
+            f"""
+            [discord]
+            token = "{TOKEN}"
+            api_base = "{self.discord.api_base}"
+            [store]
+            url = "{self.database}"
+            [data]
+            folder = "{(self.folder / machine).as_posix()}"
+            [network]
+            allow_private_addresses = true
+            [engine]
+            stale_after = {STALE_SECONDS}
+            [engine.slots]
+            makevid = 10
+            [animate]
+            active_per_member = 1000
+            active_total = 1000
+            [routes.makevid]
+            api_key = "test-key"
+            base_url = "{self.makevid.base_url}"
+            first_poll_seconds = 0.2
+            [models.kling]
+            route = "makevid"
+            price = 0.07
+            """
+        )
+        return path
+
+    async def ask(self, prompt: str = "waves") -> Job:
+        """What `/animate` does with the desk."""
+        model = self.animatic.menu.models["kling"]
+        picture = await normalise((DATA / "harbour.jpg").read_bytes(), model.can.picture)
+        plan = self.animatic.desk.plan(Ask(prompt=prompt, has_picture=True))
+        who = Who(id=1, channel_id=self.channel)
+        return await self.animatic.desk.request(who, plan, Pictures(first=picture))
+
+    async def start(self, machine: str, *, fail_at: str = "", program: tuple[str, ...] = ()) -> Process:
+        """A worker on that machine, or another program of ours."""
+        config = self.config(machine)
+        (self.folder / machine / "alive").unlink(missing_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+        with (self.folder / f"{machine}-{len(self.processes)}.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *(program or ("-m", "bot", "worker", "--config", str(config))),
+                stdout=DEVNULL,
+                stderr=log,
+                env={**environment, "PYTHONPATH": str(ROOT), "ANIMATIC_FAIL_AT": fail_at},
+            )
+        self.processes.append(process)
+        return process
+
+    async def stop(self, machine: str, process: Process) -> int:
+        """SIGTERM, as soon as the process listens to it; its exit code."""
+        await until(lambda: (self.folder / machine / "alive").exists() or process.returncode is not None)
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(process.wait(), 20)
+
+    async def ended(self, job: Job, *states: State) -> Job:
+        """The job, once it has come to an end or into doubt."""
+        found = job
+
+        async def look() -> bool:
+            nonlocal found
+            found = await self.animatic.store.get(job.id) or found
+            return found.state in states if states else found.state not in OPEN - {State.UNSURE}
+
+        await until_async(look)
+        return found
+
+    def posts(self) -> list[Message]:
+        return [post for post in self.discord.posts() if post.channel_id == self.channel]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    async def look() -> bool:
+        return condition()
+
+    await until_async(look, seconds)
+
+
+async def until_async(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - what happens is in other processes
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def open_site(
+    folder: Path, database: str, discord: DiscordServer, clip: bytes, channel: int, opening: asyncio.Lock
+) -> AsyncIterator[Site]:
+    """`opening`: Alembic makes one schema at a time in a process."""
+    folder.mkdir()
+    async with AsyncExitStack() as stack:
+        makevid = await stack.enter_async_context(MakevidServer(clip=clip, polls_until_done=0))
+        site = Site(folder, database, discord, makevid, channel, None, [])  # type: ignore[arg-type]
+        async with opening:
+            site.animatic = await stack.enter_async_context(root.build(load(site.config("parent"))))
+        await stack.enter_async_context(site.animatic.bot)
+        site.animatic.bot.serves_commands = False
+        await root.log_in(site.animatic.bot, TOKEN)
+        try:
+            yield site
+        finally:
+            for process in site.processes:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+async def databases(kind: str, folder: Path) -> AsyncIterator[str]:
+    """Addresses of empty databases of the kind that `kind` is an address of."""
+    url = make_url(kind)
+    number = 0
+    while True:
+        number += 1
+        if url.drivername.startswith("sqlite"):
+            yield f"sqlite+aiosqlite:///{(folder / f'{number}.db').as_posix()}"
+            continue
+        name = f"{url.database}_{number}"
+        connection = await asyncpg.connect(
+            url.set(drivername="postgresql").render_as_string(hide_password=False)
+        )
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+        yield url.set(database=name).render_as_string(hide_password=False)
+
+
+async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
+    """One row: a process dies at the point, another one takes over; then what is left is looked at."""
+    # On SQLite the same machine goes on; on PostgreSQL another, which has none of the files.
+    second = "first" if "sqlite" in site.database else "second"
+    if row.startswith("desk."):
+        program = ("-m", "tests.asking", str(site.config("desk")), str(site.channel))
+        asking = await site.start("desk", fail_at=row, program=program)
+        assert await asyncio.wait_for(asking.wait(), 30) == KILLED
+        (job,) = await site.animatic.store.open_jobs()
+    else:
+        job = await site.ask()
+        if row in AFTER:
+            before = await site.start("first", fail_at=AFTER[row])
+            assert await asyncio.wait_for(before.wait(), 30) == KILLED
+        if row in AT_STOP:
+            site.makevid.polls_until_done = 1
+        dying = await site.start(second if row in AFTER else "first", fail_at=row)
+        if row in AT_STOP:
+            await site.ended(job, State.RENDERING)
+            await site.stop("first", dying)
+        assert await asyncio.wait_for(dying.wait(), 30) == KILLED, "did not come to the point"
+        site.makevid.polls_until_done = 0
+
+    recovering = await site.start(second)
+    if row in NEVER_QUEUED:
+        assert await site.stop(second, recovering) == 0
+        async with opening:
+            await much_later(site)
+    job = await site.ended(job)
+    if row not in NEVER_QUEUED:
+        assert await site.stop(second, recovering) == 0, site.logs()
+
+    assert all(process.returncode is not None for process in site.processes)
+    assert "Traceback" not in site.logs(), site.logs()
+    await check(site, job, row)
+
+
+async def much_later(site: Site) -> None:
+    """Drafts that never got a card are called off after a quarter of an hour."""
+    config = load(site.config("parent"))
+    async with root.build(config, now=lambda: root.system_clock() + timedelta(minutes=20)) as later:
+        await later.engine.run_due()
+        await later.engine.hand_back()
+
+
+async def check(site: Site, job: Job, row: str) -> None:
+    money = await site.animatic.store.money(job.id)
+    if row in NEVER_QUEUED:
+        assert job.state is State.CANCELLED
+        assert money == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
+        assert len(site.makevid.creates) == 0
+        assert site.posts() == []
+    elif row in IN_DOUBT:
+        assert job.state is State.UNSURE
+        assert money == {"reserve": PRICE_CENTS}
+        assert len(site.makevid.creates) <= 1
+        assert site.posts() == []
+    else:
+        assert job.state is State.DELIVERED
+        assert money == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+        assert len(site.makevid.creates) == 1
+        assert [post.id for post in site.posts()] == [job.post_id]
+    moves = await site.animatic.store.history(job.id)
+    assert set(moves) <= MAY_MOVE
+    assert [old for old, _ in moves] == [None, *(new for _, new in moves[:-1])]
+    assert moves[-1][1] is job.state
+
+
+async def test_a_process_may_die_anywhere(
+    database: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+) -> None:
+    """One create, one post, balanced money, for every fail point; and a doubt only where nobody can tell."""
+    fresh = databases(database, tmp_path)
+    if database.startswith("postgresql"):
+        discord.nonce_window = 0  # the next machine comes so late that only a look at the channel helps
+    turns, opening = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+
+    async def live_through(number: int, row: str) -> str | None:
+        async with turns:
+            try:
+                async with opening:
+                    address = await anext(fresh)
+                channel = 900000000000100000 + number
+                async with open_site(
+                    tmp_path / f"row-{number}", address, discord, clip, channel, opening
+                ) as site:
+                    await die_and_recover(site, row, opening)
+            except Exception as error:  # noqa: BLE001 - all rows are told of at the end
+                return f"{row}: {type(error).__name__} {error}"
+        return None
+
+    outcomes = await asyncio.gather(*(live_through(number, row) for number, row in enumerate(ROWS)))
+
+    failures = [outcome for outcome in outcomes if outcome]
+    assert not failures, "\n".join(failures)
+
+
+async def test_workers_killed_over_and_over_deliver_all_jobs_once(
+    postgresql: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+) -> None:
+    """Two on one PostgreSQL; one of them is killed every two seconds, and started again."""
+    plain = make_url(postgresql).set(drivername="postgresql+asyncpg", database="animatic_killed")
+    connection = await asyncpg.connect(postgresql)
+    await connection.execute("CREATE DATABASE animatic_killed")
+    await connection.close()
+    database = plain.render_as_string(hide_password=False)
+    machines = ("one", "two")
+
+    async with open_site(
+        tmp_path / "site", database, discord, clip, 900000000000200000, asyncio.Lock()
+    ) as site:
+        store = site.animatic.store
+        jobs = [await site.ask(f"clip {number}") for number in range(15)]
+        workers = {machine: await site.start(machine) for machine in machines}
+        began, kills = time.monotonic(), 0
+        while time.monotonic() - began < 14:
+            await asyncio.sleep(2)
+            machine = machines[kills % 2]
+            workers[machine].kill()
+            await workers[machine].wait()
+            kills += 1
+            workers[machine] = await site.start(machine)
+            if len(jobs) < 30:
+                jobs += [await site.ask(f"clip {number}") for number in range(len(jobs), len(jobs) + 3)]
+        ends = [await site.ended(job) for job in jobs]
+        codes = [await site.stop(machine, worker) for machine, worker in workers.items()]
+
+        states = Counter(job.state for job in ends)
+        assert set(states) <= {State.DELIVERED, State.UNSURE}, states
+        assert codes == [0, 0], site.logs()
+        creates = Counter(create.body["prompt"] for create in site.makevid.creates)
+        assert max(creates.values()) == 1
+        delivered = [job for job in ends if job.state is State.DELIVERED]
+        assert {job.prompt for job in delivered} <= set(creates)
+        assert sorted(post.id for post in site.posts()) == sorted(job.post_id or 0 for job in delivered)
+        for job in ends:
+            settled = {"charge": PRICE_CENTS} if job.state is State.DELIVERED else {}
+            assert await store.money(job.id) == {"reserve": PRICE_CENTS, **settled}
