@@ -232,9 +232,14 @@ class ModelSettings(Section):
         description="What one second of clip costs you, in money.currency; or a table of that by quality",
         examples=[0.07],
     )
+    sound_price: Annotated[Decimal, BeforeValidator(_rate)] = Field(
+        default=Decimal(0),
+        description="What one second costs on top of that when the clip has sound",
+        examples=[0.07],
+    )
     enabled: bool = Field(default=True, description="Whether members may choose it")
 
-    def price_cents(self, seconds: int, quality: str | None) -> int:
+    def price_cents(self, seconds: int, quality: str | None, sound: bool = False) -> int:
         """What a clip of so many seconds costs, in cents, rounded up.
 
         A quality that the table does not name costs as much as its dearest.
@@ -242,7 +247,7 @@ class ModelSettings(Section):
         rate = self.price
         if isinstance(rate, dict):
             rate = rate.get(quality or "", max(rate.values()))
-        return math.ceil(rate * seconds * 100)
+        return math.ceil((rate + (self.sound_price if sound else 0)) * seconds * 100)
 
 
 class MoneySettings(Section):

@@ -32,7 +32,7 @@ class About(commands.Cog):
     def _line(model: Model, currency: str) -> str:
         quality = next(iter(model.can.qualities), None)
         prices = [
-            (seconds, money(model.price_cents(seconds, quality), currency, free=model.can.free))
+            (seconds, money(model.price_cents(seconds, quality, False), currency, free=model.can.free))
             for seconds in model.can.seconds
         ]
         return f"- {model.label}: " + ", ".join(

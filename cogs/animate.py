@@ -104,17 +104,23 @@ def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., N
         "end_picture": "The picture that the clip ends on",
         "negative": "What should not be in the clip",
         "strength": "How closely to follow the prompt",
-        "ratio": "The shape of a clip made without a picture",
+        "ratio": "The shape of the clip, where it is not the picture's",
+        "camera": "How the camera moves",
+        "loop": "Whether the clip ends as it begins",
+        "sound": "Whether the clip has sound; it may cost more",
     }
     choices = {
         "model": [app_commands.Choice(name=model.label, value=model.name) for model in models][:25],
         "seconds": _choices(model.can.seconds for model in models),
         "quality": _choices(model.can.qualities for model in models),
-        "ratio": _choices(model.can.ratios for model in models),
+        "ratio": _choices((*model.can.ratios, *model.can.shapes) for model in models),
+        "camera": _choices(model.can.cameras for model in models),
     }
     useless = {name for name, offered in choices.items() if not offered}
     useless |= {"end_picture"} if not any(model.can.end_picture for model in models) else set()
     useless |= {"negative"} if not any(model.can.negative_prompt for model in models) else set()
+    useless |= {"loop"} if not any(model.can.loop for model in models) else set()
+    useless |= {"sound"} if not any(model.can.sound for model in models) else set()
     useless |= {"strength"} if not any(model.can.strength for model in models) else set()
 
     async def animate(
@@ -128,6 +134,9 @@ def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., N
         negative: str | None = None,
         strength: app_commands.Range[float, 0.0, 1.0] | None = None,
         ratio: str | None = None,
+        camera: str | None = None,
+        loop: bool = False,
+        sound: bool = False,
     ) -> None:
         ask = Ask(
             prompt=prompt,
@@ -137,6 +146,9 @@ def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., N
             ratio=ratio,
             negative_prompt=negative,
             strength=strength,
+            camera=camera,
+            loop=loop,
+            sound=sound,
             has_picture=picture is not None,
             has_end_picture=end_picture is not None,
         )

@@ -4,9 +4,10 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import log
 from typing import TypeVar
 
 import structlog
@@ -18,8 +19,9 @@ from bot.jobs.limits import Limits
 from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
+from bot.providers.base import Only
 
-log = structlog.get_logger(__name__)
+logger = structlog.get_logger(__name__)
 
 FREE = "Nothing was charged."
 
@@ -49,6 +51,9 @@ class Ask:
     ratio: str | None = None
     negative_prompt: str | None = None
     strength: float | None = None
+    camera: str | None = None
+    loop: bool = False
+    sound: bool = False
     has_picture: bool = False
     has_end_picture: bool = False
 
@@ -64,6 +69,9 @@ class Plan:
     ratio: str | None
     negative_prompt: str | None
     strength: float | None
+    camera: str | None
+    loop: bool
+    sound: bool
     price_cents: int
 
 
@@ -102,10 +110,23 @@ def check(ask: Ask, menu: Menu) -> Plan:
             raise Refusal(f"`strength` for {label} goes from {low:g} to {high:g}. {FREE}")
     seconds = _one_of("seconds", ask.seconds, can.seconds, label)
     quality = _one_of("quality", ask.quality, can.qualities, label)
-    if ask.has_picture and ask.ratio is not None:
-        raise Refusal(f"The clip takes the shape of your picture. Leave `ratio` out. {FREE}")
-    ratio = None if ask.has_picture else _one_of("ratio", ask.ratio, can.ratios, label)
+    if ask.camera is not None:
+        _one_of("camera", ask.camera, can.cameras, label)
+    if ask.loop and not can.loop:
+        raise Refusal(f"{label} cannot loop. Leave `loop` out. {FREE}")
+    if ask.sound and not can.sound:
+        raise Refusal(f"{label} has no sound. Leave `sound` out. {FREE}")
+    if ask.has_picture and not can.shapes:
+        if ask.ratio is not None:
+            raise Refusal(f"The clip takes the shape of your picture. Leave `ratio` out. {FREE}")
+        ratio = None
+    elif ask.has_picture:  # without a wish, the shape nearest to the picture, once that is known
+        ratio = _one_of("ratio", ask.ratio, can.shapes, label) if ask.ratio else None
+    else:
+        ratio = _one_of("ratio", ask.ratio, can.ratios, label)
     assert seconds is not None
+    for only in can.only:
+        _refuse_alone(only, ask, label, seconds, quality)
     return Plan(
         model=model,
         prompt=prompt,
@@ -114,8 +135,51 @@ def check(ask: Ask, menu: Menu) -> Plan:
         ratio=ratio,
         negative_prompt=negative,
         strength=ask.strength,
-        price_cents=model.price_cents(seconds, quality),
+        camera=ask.camera,
+        loop=ask.loop,
+        sound=ask.sound,
+        price_cents=model.price_cents(seconds, quality, ask.sound),
     )
+
+
+def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str | None) -> None:
+    """Raises Refusal where an option is wanted without what it needs, and says what that is."""
+    wanted: object = {
+        "seconds": seconds,
+        "quality": quality,
+        "end_picture": ask.has_end_picture or None,
+        "picture": ask.has_picture or None,
+        "negative_prompt": ask.negative_prompt,
+    }.get(only.option) or getattr(ask, only.option, None)
+    if not wanted or (only.value is not None and wanted != only.value):
+        return
+    needs: list[str] = []
+    if only.seconds and seconds not in only.seconds:
+        needs.append(f"{_either(only.seconds)} seconds")
+    if only.qualities and quality not in only.qualities:
+        needs.append(f"quality {_either(only.qualities)}")
+    if only.picture is not None and only.picture is not ask.has_picture:
+        needs.append("a picture" if only.picture else "no picture")
+    if only.end_picture is not None and only.end_picture is not ask.has_end_picture:
+        needs.append("an end picture" if only.end_picture else "no end picture")
+    if needs:
+        option = {"negative_prompt": "negative"}.get(only.option, only.option)
+        what = f"`{option}`" if only.value is None else f"{option} {only.value}"
+        raise Refusal(f"{label} has {what} only with {' and '.join(needs)}. {FREE}")
+
+
+def _either(values: tuple[object, ...]) -> str:
+    return " or ".join(str(value) for value in values)
+
+
+def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
+    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
+
+    def apart(ratio: str) -> float:
+        across, down = ratio.split(":")
+        return abs(log(width / height) - log(float(across) / float(down)))
+
+    return min(ratios, key=apart)
 
 
 def _model(name: str | None, menu: Menu) -> Model:
@@ -171,8 +235,11 @@ class Desk:
             negative_prompt=plan.negative_prompt,
             seconds=plan.seconds,
             quality=plan.quality,
-            ratio=plan.ratio,
+            ratio=_shape(plan, pictures),
             strength=plan.strength,
+            camera=plan.camera,
+            loop=plan.loop,
+            sound=plan.sound,
             picture_file=f"picture.{pictures.first.extension}" if pictures.first else None,
             end_picture_file=f"end-picture.{pictures.last.extension}" if pictures.last else None,
             price_cents=plan.price_cents,
@@ -189,7 +256,7 @@ class Desk:
             card_id = await self._post_card(queued, pictures)
         except CannotPost as problem:
             await self._store.advance(draft, Cancelled(), self._now())
-            log.warning("card_not_posted", job=draft.id, cause=problem.cause)
+            logger.warning("card_not_posted", job=draft.id, cause=problem.cause)
             raise Refusal(
                 f"I could not post in this channel, so I did not start. Please ask a moderator to check "
                 f"my permissions here. {FREE}"
@@ -206,7 +273,7 @@ class Desk:
         moved = await self._store.advance(draft, CardPosted(card_id), self._now())
         reach("desk.queued")
         assert moved is not None, "a draft has one writer"
-        log.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
+        logger.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
         self._wake()
         return moved
 
@@ -234,6 +301,9 @@ class Desk:
             ratio=parent.ratio,
             negative_prompt=parent.negative_prompt,
             strength=parent.strength,
+            camera=parent.camera,
+            loop=parent.loop,
+            sound=parent.sound,
             has_picture=parent.picture_file is not None,
             has_end_picture=parent.end_picture_file is not None,
         )
@@ -276,7 +346,7 @@ class Desk:
         job = await self._store.by_card(message_id)
         if job and job.state in CANCELLABLE:
             await self._store.advance(job, Cancelled(), self._now())
-            log.info("job_cancelled_with_its_card", job=job.id)
+            logger.info("job_cancelled_with_its_card", job=job.id)
             self._wake()
 
     async def try_again(self, who: Who, job_id: str) -> Job:
@@ -320,6 +390,14 @@ class Desk:
     def _only_for(who: Who, job: Job, what: str) -> None:
         if who.id != job.asker_id and not who.moderator:
             raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
+
+
+def _shape(plan: Plan, pictures: Pictures) -> str | None:
+    """The clip's ratio: as wished, else the model's nearest to the picture, else the picture's own (None)."""
+    shapes, first = plan.model.can.shapes, pictures.first
+    if plan.ratio is None and first and first.width and first.height and shapes:
+        return nearest_ratio(first.width, first.height, shapes)
+    return plan.ratio
 
 
 def _one_of(option: str, wanted: _T | None, offered: tuple[_T, ...], label: str) -> _T | None:

@@ -546,6 +546,9 @@ def _request(job: Job, pictures: Pictures) -> ClipRequest:
         quality=job.quality,
         ratio=job.ratio,
         strength=job.strength,
+        camera=job.camera,
+        loop=job.loop,
+        sound=job.sound,
         picture=pictures.first,
         end_picture=pictures.last,
     )

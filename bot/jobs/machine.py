@@ -8,14 +8,17 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     SUBMITTING ──Busy (surely not taken)──────────────────► QUEUED
     SUBMITTING ──Refused──────────────────────────────────► FAILED
     SUBMITTING ──Lost─────────────────────────────────────► UNSURE
-    UNSURE ──Accepted (found by our reference)────────────► RENDERING
+    UNSURE ──Accepted (the answer came after all)─────────► RENDERING
+    UNSURE ──Found (looked up by our reference)───────────► RENDERING
     UNSURE ──Absent (looked up, surely not there)─────────► QUEUED
+    UNSURE ──Refused (absent again and again)─────────────► FAILED
     UNSURE ──TriedAgain (a person's click)────────────────► QUEUED
     UNSURE, RENDERING ──GaveUp────────────────────────────► FAILED
     RENDERING, POSTING ──Broke────────────────────────────► FAILED
     POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
     POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
     RENDERING, POSTING ──Rescued (its worker is gone)─────► the same state, under a new worker
+    QUEUED ──Rerouted (its route is down)─────────────────► QUEUED, on the model's other route
 
 SUBMITTING and POSTING cannot be cancelled: money or a message may be under way. Outcomes that
 change nothing but the timing (StillRendering, Stumbled) keep the state; the engine does not write
@@ -93,6 +96,9 @@ class Job:
     quality: str | None = None
     ratio: str | None = None
     strength: float | None = None
+    camera: str | None = None
+    loop: bool = False
+    sound: bool = False
     picture_file: str | None = None
     end_picture_file: str | None = None
 
@@ -172,8 +178,26 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """The route looked our reference up and has the job under its own id; this worker goes on with it."""
+
+    task: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Absent:
     """The route looked our reference up and has nothing: the paid call was never taken."""
+
+    retry_after: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rerouted:
+    """Nothing was sent yet, and the route is down: the same model is reached another way."""
+
+    route: str
+    variant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +272,9 @@ Outcome = (
     | Busy
     | Refused
     | Lost
+    | Found
     | Absent
+    | Rerouted
     | TriedAgain
     | StillRendering
     | Ready
@@ -298,14 +324,32 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 submitted_at=None,
                 cause=Cause.BUSY if busy else None,
             )
-        case Refused(cause), State.SUBMITTING:
+        case Refused(cause), State.SUBMITTING | State.UNSURE:
             return to(State.FAILED, cause=cause, charge=Charge.NONE)
         case Lost(cause), State.SUBMITTING:
             return to(State.UNSURE, cause=cause, charge=Charge.MAYBE)
-        case Absent(), State.UNSURE:
-            return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED)
+        case Found(task, worker), State.UNSURE:
+            return to(State.RENDERING, provider_task=task, worker=worker, stumbles=0, cause=None)
+        case Absent(retry_after), State.UNSURE:
+            return to(
+                State.QUEUED,
+                submitted_at=None,
+                cause=None,
+                charge=Charge.RESERVED,
+                not_before=now + retry_after if retry_after else None,
+            )
         case TriedAgain(), State.UNSURE:
-            return to(State.QUEUED, submitted_at=None, cause=None, charge=Charge.RESERVED, doubted=True)
+            # A new reference: the attempt of the old one may be there.
+            return to(
+                State.QUEUED,
+                submitted_at=None,
+                reference=None,
+                cause=None,
+                charge=Charge.RESERVED,
+                doubted=True,
+            )
+        case Rerouted(route, variant), State.QUEUED:
+            return to(State.QUEUED, route=route, variant=variant, reference=None, not_before=None, stumbles=0)
         case StillRendering(), State.RENDERING:
             return job
         case Ready(clip_url, started_at), State.RENDERING:
@@ -353,7 +397,9 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 | Busy()
                 | Refused()
                 | Lost()
+                | Found()
                 | Absent()
+                | Rerouted()
                 | TriedAgain()
                 | StillRendering()
                 | Ready()

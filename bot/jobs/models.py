@@ -8,14 +8,14 @@ from bot.providers.base import Capabilities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One model a member may choose. `price_cents(seconds, quality)` is what one clip costs the owner."""
+    """One model a member may choose. `price_cents(seconds, quality, sound)` is what one clip costs the owner."""
 
     name: str
     label: str
     route: str
     variant: str
     can: Capabilities
-    price_cents: Callable[[int, str | None], int]
+    price_cents: Callable[[int, str | None, bool], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,11 @@ class Menu:
         """Whether clips of a model are AI-made; so is what a model made that is no longer configured."""
         model = self.models.get(name)
         return model is None or model.can.by_ai
+
+    def credit(self, name: str) -> str | None:
+        """The line that the vendor wants under a clip of this model."""
+        model = self.models.get(name)
+        return model.can.credit if model else None
 
     def label(self, name: str) -> str:
         """What members read for a model, also for one that is no longer configured."""

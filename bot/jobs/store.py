@@ -160,7 +160,7 @@ class Store:
             claimed = []
             for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings().all():
                 job = _job(row)
-                begun = Begun(reference=f"{job.id}-{job.attempt + 1}", worker=worker)
+                begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 saved = await self._save(connection, job, machine.advance(job, begun, now), begun)
                 assert saved is not None, "the row is locked"
                 claimed.append(saved)

@@ -4,12 +4,13 @@ A provider builds one request, makes one call and maps the answer to an outcome 
 `bot.jobs.machine` through a small table. It never sleeps, retries, or knows Discord or the database.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
+from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +26,32 @@ class PictureRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Only:
+    """An option, or one value of it, that a model has only together with others.
+
+    `option` is a field of `ClipRequest`. Empty and None set no condition; `picture` says whether the clip
+    must, or must not, start from a picture.
+    """
+
+    option: str
+    value: str | int | None = None
+    seconds: tuple[int, ...] = ()
+    qualities: tuple[str, ...] = ()
+    picture: bool | None = None
+    end_picture: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What one model on one route can do; the command's choices and every check come from here.
 
     The first of `seconds`, `qualities` and `ratios` is the default; an empty tuple means that the
     model has no such option. `negative_prompt` is its greatest length in characters, 0 for none.
     `strength` is the range of "how closely to follow the prompt", None for no such option.
+    `cameras` are moves of the camera by plain names; `loop`: the clip can end as it began; `sound`: it can have sound.
+    `only` lists what goes only together with something else.
+    `shapes`: with a picture, the clip has the one of these ratios that is nearest to it; empty: the picture's own.
+    `credit` is a line that the vendor wants under every clip.
     `by_link`: the route wants a public link to the picture, not its bytes.
     `free`: nobody pays for a clip; `by_ai`: the post says that AI made it.
     `typical` is a planning value for the time from submit to clip, until enough clips are measured.
@@ -43,6 +64,12 @@ class Capabilities:
     prompt_required: bool = False
     negative_prompt: int = 0
     strength: tuple[float, float] | None = None
+    cameras: tuple[str, ...] = ()
+    loop: bool = False
+    sound: bool = False
+    only: tuple[Only, ...] = ()
+    shapes: tuple[str, ...] = ()
+    credit: str | None = None
     picture: PictureRules = field(default_factory=PictureRules)
     takes_picture: bool = True
     end_picture: bool = False
@@ -78,7 +105,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRequest:
-    """One clip to make. `reference` is our own name for this attempt; `variant` the route's name for the model."""
+    """One clip to make. `reference` is our own name for this attempt; `variant` the route's name for the model.
+
+    The reference never names two paid calls of which both may have been taken. `callback` is a public
+    address, with a secret in it, that the route may tell of the task's progress; None where there is none.
+    """
 
     reference: str
     variant: str
@@ -88,8 +119,20 @@ class ClipRequest:
     quality: str | None = None
     ratio: str | None = None
     strength: float | None = None
+    camera: str | None = None
+    loop: bool = False
+    sound: bool = False
     picture: Picture | None = None
     end_picture: Picture | None = None
+    callback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What is left on the account: of the route's own `unit`, such as "$" or "credits"."""
+
+    amount: float
+    unit: str
 
 
 class Provider(Protocol):
@@ -119,6 +162,50 @@ class Provider(Protocol):
         """
         ...
 
+    async def probe(self) -> Balance | None:
+        """Ask something free: is the route there, is the key good, and what is left, where it tells.
+
+        Raises ProviderError as a submit would: BAD_KEY and NO_CREDIT for the owner to mend.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Let go of what the provider holds; running local work is stopped."""
+        ...
+
+
+@runtime_checkable
+class FindsByReference(Protocol):
+    """A route that can be asked for a job under our own reference, after the answer to the paid call was lost."""
+
+    async def find(self, reference: str) -> Accepted | Absent:
+        """Free and repeatable. Absent only from a route that refuses, or takes as the same, a second create
+        under the same reference: it may be slow to know the first. Raises ProviderError while nobody can tell.
+        """
+        ...
+
+
+@runtime_checkable
+class ChecksMany(Protocol):
+    """A route that tells of many tasks in one answer."""
+
+    @property
+    def most_checks(self) -> int:
+        """How many tasks it takes at once."""
+        ...
+
+    async def check_many(self, tasks: Sequence[str]) -> Mapping[str, StillRendering | Ready | Broke]:
+        """As `check`, by task; one that the answer leaves out is left out here. Raises ProviderError for all."""
+        ...
+
+
+@runtime_checkable
+class HearsCallbacks(Protocol):
+    """A route that may call us when a task has moved."""
+
+    def hear(self, headers: Mapping[str, str], body: bytes) -> str | None:
+        """The task that a callback speaks of; None where it is not genuine, too old, or names none.
+
+        Only a hint to check that task now: nothing else in it is believed.
+        """
         ...

@@ -343,6 +343,12 @@ class Makevid:
             allow_private=self._allow_private,
         )
 
+    async def probe(self) -> None:
+        """Ask for a clip that is not there: a good key is told so, a bad one is refused."""
+        answer = await self._call("GET", _filled(self._settings.luma_result_path, "probe"))
+        if answer.status not in (400, 404):
+            _raise_for_error(answer)
+
     async def aclose(self) -> None:
         """Nothing to let go of: the session belongs to whoever made it."""
 

@@ -105,6 +105,9 @@ class Sketch:
         except OSError as error:
             raise ProviderBusy(f"cannot copy the clip: {error}") from error
 
+    async def probe(self) -> None:
+        """Nothing can be asked: it is drawn on this machine."""
+
     async def aclose(self) -> None:
         """Call off what waits, and stop what is being drawn at its next frames; both begin again later."""
         unfinished = {task: future for task, future in self._running.items() if not future.done()}

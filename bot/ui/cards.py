@@ -89,6 +89,8 @@ def post(
     box.add_item(ui.MediaGallery(clip))
     box.add_item(ui.ActionRow(JobButton(job.id, "again"), JobButton(job.id, "delete")))
     made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
+    credit = menu.credit(job.model)
+    made = f"{made} · {credit}" if credit else made
     box.add_item(ui.TextDisplay(f"-# {made} · react with {emoji} for another take"))
     done = "here is another take" if job.parent_id else "here is your clip"
     return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
@@ -136,8 +138,12 @@ def _detail(job: Job) -> str | None:
 
 def _facts(job: Job, menu: Menu) -> str:
     parts = [f"<@{job.asker_id}>", menu.label(job.model), f"{job.seconds} s"]
-    parts += [part for part in (job.quality, job.ratio, price(job, menu)) if part]
+    parts += [part for part in (job.quality, job.ratio, job.camera, *_extras(job), price(job, menu)) if part]
     return " · ".join(parts)
+
+
+def _extras(job: Job) -> list[str]:
+    return [word for word, wanted in (("loop", job.loop), ("with sound", job.sound)) if wanted]
 
 
 def _add_section(

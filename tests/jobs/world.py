@@ -58,6 +58,9 @@ class ScriptedProvider:
         await _next(self.on_fetch, None)
         into.write_bytes(b"clip")
 
+    async def probe(self) -> None:
+        pass
+
     async def aclose(self) -> None:
         pass
 
@@ -156,7 +159,9 @@ def make_menu() -> Menu:
             route="makevid",
             variant=name,
             can=can,
-            price_cents=lambda seconds, quality: seconds * (14 if quality == "pro" else 7),
+            price_cents=lambda seconds, quality, sound: (
+                seconds * ((14 if quality == "pro" else 7) + 7 * sound)
+            ),
         )
         for name, can in {"kling": KLING, "runway": RUNWAY}.items()
     }

@@ -1,0 +1,15 @@
+"""More options of a clip: the camera's move, a loop, sound."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("camera", sa.String(24)))
+    for name in ("loop", "sound"):
+        op.add_column("jobs", sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false()))
