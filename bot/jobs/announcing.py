@@ -12,11 +12,15 @@ from bot.providers.base import Picture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness."""
+    """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness.
+
+    `looking`: the route is being asked whether it took an unsure job, so nobody has to decide yet.
+    """
 
     place: int | None = None
     due: datetime | None = None
     late: bool = False
+    looking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
+MOST_IN_LIST = 500
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
 
@@ -129,6 +130,15 @@ class Store:
 
     async def get(self, job_id: str) -> Job | None:
         return await self._one(jobs.c.id == job_id)
+
+    async def many(self, job_ids: Collection[str]) -> list[Job]:
+        """The jobs of these ids, as far as they are there."""
+        found: list[Job] = []
+        async with self._reads.connect() as connection:
+            for start in range(0, len(ids := sorted(job_ids)), MOST_IN_LIST):
+                some = select(jobs).where(jobs.c.id.in_(ids[start : start + MOST_IN_LIST]))
+                found += [_job(row) for row in (await connection.execute(some)).mappings()]
+        return found
 
     async def by_interaction(self, interaction_id: int) -> Job | None:
         return await self._one(jobs.c.interaction_id == interaction_id)

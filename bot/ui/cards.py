@@ -59,12 +59,15 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
     _add_section(box, f"{text}\n-# {_facts(job, menu)}", job.picture_file, "The picture to animate", job)
     if job.end_picture_file:
         _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
-    if detail := _detail(job):
+    if detail := _detail(job, waiting):
         box.add_item(ui.TextDisplay(detail))
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
     elif job.state is State.UNSURE:
-        box.add_item(ui.ActionRow(JobButton(job.id, "retry"), JobButton(job.id, "drop")))
+        buttons = [JobButton(job.id, "drop")]
+        if not waiting.looking:
+            buttons.insert(0, JobButton(job.id, "retry"))
+        box.add_item(ui.ActionRow(*buttons))
     return _layout([box])
 
 
@@ -111,7 +114,12 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
         case State.POSTING | State.DELIVERED:
             return "Done", DONE
         case State.UNSURE:
-            return "I do not know whether this was taken", TROUBLE
+            return (
+                "I do not know yet whether this was taken"
+                if waiting.looking
+                else "I do not know whether this was taken",
+                TROUBLE,
+            )
         case State.CANCELLED:
             return "Cancelled", STOPPED
         case State.FAILED:
@@ -120,9 +128,11 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
             return "Finished, but I cannot post it", TROUBLE
 
 
-def _detail(job: Job) -> str | None:
+def _detail(job: Job, waiting: Waiting) -> str | None:
     why = f"{WHY[job.cause]} " if job.cause else ""
     match job.state:
+        case State.UNSURE if waiting.looking:
+            return f"{why}I am asking the provider whether it took the job. There is nothing for you to do."
         case State.UNSURE:
             return f"{why}This may have been charged; I will not pay twice by myself."
         case State.FAILED | State.CANCELLED:

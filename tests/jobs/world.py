@@ -1,6 +1,7 @@
 """A scripted provider and an announcer that writes down what it was told, for the engine and the desk."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from bot.jobs.announcing import Pictures, Waiting
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.limits import Limits
-from bot.jobs.machine import Accepted, Broke, Job, Ready, StillRendering
+from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, Picture
@@ -63,6 +64,30 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         pass
+
+
+class FindingProvider(ScriptedProvider):
+    """One that can be asked by our reference, and for two tasks at once."""
+
+    most_checks = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finds: list[str] = []
+        self.batches: list[list[str]] = []
+        self.on_find: deque[Any] = deque()
+
+    async def find(self, reference: str) -> Accepted | Absent:
+        self.finds.append(reference)
+        answer = await _next(self.on_find, Absent())
+        assert isinstance(answer, Accepted | Absent)
+        return answer
+
+    async def check_many(self, tasks: Sequence[str]) -> dict[str, StillRendering | Ready | Broke]:
+        self.batches.append(list(tasks))
+        answers = await _next(self.on_check, {task: Ready(f"https://cdn.example/{task}") for task in tasks})
+        assert isinstance(answers, dict)
+        return answers
 
 
 async def _next(script: deque[Any], usual: Any) -> Any:
@@ -190,8 +215,15 @@ def make_engine(
     )
 
 
-def make_world(store: Store, clock: Clock, folder: Path, *, per_member: int = 9) -> World:
-    provider, announcer = ScriptedProvider(), NotingAnnouncer()
+def make_world(
+    store: Store,
+    clock: Clock,
+    folder: Path,
+    *,
+    per_member: int = 9,
+    provider: ScriptedProvider | None = None,
+) -> World:
+    provider, announcer = provider or ScriptedProvider(), NotingAnnouncer()
     engine = make_engine(store, provider, announcer, clock, folder)
     desk = Desk(
         store=store,
