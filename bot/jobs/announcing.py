@@ -79,6 +79,13 @@ class Announcer(Protocol):
         """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
         ...
 
-    async def finish(self, job: Job) -> None:
-        """After the post: take the card away and invite requeues. Never raises."""
+    async def finish(self, job: Job) -> bool:
+        """After the post: take the card away and invite requeues. Whether nothing is left to do. Never raises."""
+        ...
+
+    async def clear_card(self, job: Job) -> None:
+        """Look in the channel for the card of a draft that was called off, and show on it that it was.
+
+        Never raises.
+        """
         ...

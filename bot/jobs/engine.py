@@ -59,6 +59,7 @@ POSTING_LIFE = timedelta(hours=24)
 GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
+FINISHED_WITHIN = timedelta(days=1)
 DRAWN_QUEUE = 10
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 FIRST_LOOK = timedelta(seconds=5)
@@ -262,7 +263,8 @@ class Engine:
         task.add_done_callback(done)
 
     async def _sweep(self, now: datetime) -> None:
-        """End what nobody will end: forgotten drafts and claims, doubts that nobody resolved, old files."""
+        """End what nobody will end: forgotten drafts and claims, doubts that nobody resolved, old files, cards
+        that still stand beside their post."""
         if self._files_swept is None or now - self._files_swept >= OLD_FILE:
             self._files_swept = now
             await self._sweep_files()
@@ -274,11 +276,16 @@ class Engine:
                     paid = job.id in self._paying
                     await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)))
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
-                await self._settle(job, Cancelled())
+                if called_off := await self._settle(job, Cancelled()):
+                    await self._announcer.clear_card(called_off)
             elif job.state is State.UNSURE and age >= UNSURE_LIFE:
                 await self._settle(job, GaveUp())
             elif job.state is State.UNSURE:
                 self._doubt(job, timedelta(0))
+
+        for job in await self._store.with_a_card_left(now - FINISHED_WITHIN):
+            if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
+                self._start(self._finish(job), job.id)
 
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""
@@ -490,9 +497,13 @@ class Engine:
         if moved and isinstance(outcome, Ready):
             self._schedule.soon(job.id, timedelta(seconds=5))
         if moved and moved.state is State.DELIVERED:
-            await self._announcer.finish(moved)
+            await self._finish(moved)
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
+
+    async def _finish(self, job: Job) -> None:
+        if await self._announcer.finish(job):
+            await self._store.card_gone(job.id)
 
     async def _pictures_for_post(self, job: Job) -> Pictures:
         """The post carries the source picture too; a card that was deleted must not cost the clip."""

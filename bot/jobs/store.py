@@ -42,7 +42,7 @@ from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.ledger import entries
 from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
-from bot.jobs.tables import IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
 
 log = structlog.get_logger(__name__)
 
@@ -246,6 +246,22 @@ class Store:
         query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
             return [_job(row) for row in (await connection.execute(query)).mappings()]
+
+    async def with_a_card_left(self, since: datetime) -> list[Job]:
+        """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
+        query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
+        async with self._reads.connect() as connection:
+            rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
+            return [_job(row) for row in rows.mappings()]
+
+    async def card_gone(self, job_id: str) -> None:
+        """A delivered job has no card any more."""
+        without = update(jobs).where(jobs.c.id == job_id, HAS_CARD_LEFT).values(card_id=None)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(without)
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
 
     async def line(self, route: str, *, limit: int) -> list[tuple[Job, int]]:
         """The jobs that wait for a route, first to start first, with their place (1 is next)."""

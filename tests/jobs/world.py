@@ -106,10 +106,12 @@ class NotingAnnouncer:
     cards: dict[str, tuple[Job, Waiting]] = field(default_factory=dict)
     posts: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
     found: int | None = None
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
+    on_finish: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         await _next(self.on_card, None)
@@ -133,8 +135,14 @@ class NotingAnnouncer:
         self.posts.append(job.id)
         return 2000 + len(self.posts)
 
-    async def finish(self, job: Job) -> None:
+    async def finish(self, job: Job) -> bool:
         self.finished.append(job.id)
+        answer = await _next(self.on_finish, True)
+        assert isinstance(answer, bool)
+        return answer
+
+    async def clear_card(self, job: Job) -> None:
+        self.cleared.append(job.id)
 
 
 @dataclass
