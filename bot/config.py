@@ -237,6 +237,18 @@ class ModelSettings(Section):
         description="What one second costs on top of that when the clip has sound",
         examples=[0.07],
     )
+    fallback: RouteName | None = Field(
+        default=None,
+        description="Another route to the same model, taken while the first is down; "
+        "members are offered what both can do",
+        examples=["makevid"],
+    )
+    fallback_variant: str | None = Field(
+        default=None,
+        min_length=1,
+        description="That route's name for the model; unset: the same name",
+        examples=["kling"],
+    )
     enabled: bool = Field(default=True, description="Whether members may choose it")
 
     def price_cents(self, seconds: int, quality: str | None, sound: bool = False) -> int:

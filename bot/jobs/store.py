@@ -329,6 +329,30 @@ class Store:
             value: str | None = (await connection.execute(query)).scalar_one_or_none()
             return value
 
+    async def recall_all(self, prefix: str) -> dict[str, str]:
+        """The notes whose keys begin so."""
+        query = select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
+        async with self._reads.connect() as connection:
+            return {row.key: row.value for row in await connection.execute(query)}
+
+    async def remember_first(self, key: str, value: str) -> bool:
+        """Write a note unless there is one already. Whether it was written."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(insert(notes).values(key=key, value=value))
+
+        try:
+            await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError:
+            return False
+        return True
+
+    async def forget(self, key: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(notes).where(notes.c.key == key))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def remember(self, key: str, value: str) -> None:
         async def work(connection: AsyncConnection) -> None:
             changed = await connection.execute(update(notes).where(notes.c.key == key).values(value=value))
