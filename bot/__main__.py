@@ -24,6 +24,7 @@ import discord
 import structlog
 from discord.http import Route
 
+from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.desk import Desk
@@ -63,6 +64,7 @@ class Animatic:
     providers: dict[str, Provider]
     menu: Menu
     bot: AnimaticBot
+    callbacks: Callbacks | None
     engine: Engine
     desk: Desk
 
@@ -121,7 +123,24 @@ async def build(
             wake=engine.wake,
             now=now,
         )
-        yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
+        callbacks = None
+        if config.callbacks.public_url:
+            callbacks = Callbacks(
+                public_url=config.callbacks.public_url,
+                secret=await shared_secret(store),
+                providers=providers,
+                hint=engine.hint,
+            )
+            engine.callback = callbacks.address
+        yield Animatic(
+            store=store,
+            providers=providers,
+            menu=menu,
+            bot=bot,
+            callbacks=callbacks,
+            engine=engine,
+            desk=bot.desk,
+        )
 
 
 def worker_name() -> str:
@@ -201,7 +220,12 @@ async def run(config: Config, *, gateway: bool = True) -> None:
     """
     token = required_token(config)
     use_api_base(config)
-    async with build(config) as animatic:
+    async with AsyncExitStack() as stack:
+        animatic = await stack.enter_async_context(build(config))
+        if animatic.callbacks and gateway:
+            await stack.enter_async_context(
+                animatic.callbacks.serve(config.callbacks.host, config.callbacks.port)
+            )
         stopping = asyncio.Event()
         stop_on_signals(stopping)
         async with animatic.bot:

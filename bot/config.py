@@ -317,6 +317,19 @@ class EngineSettings(Section):
         return slots
 
 
+class CallbacksSettings(Section):
+    """[callbacks]"""
+
+    public_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        default=None,
+        description="Where the internet reaches host and port below, through your own https proxy; providers that "
+        "can then say when a clip is done. Unset: they are only asked",
+        examples=["https://clips.example.org"],
+    )
+    host: str = Field(default="127.0.0.1", description="Where `animatic run` listens for them")
+    port: int = Field(default=8771, ge=0, le=65535, description="The port there")
+
+
 class NetworkSettings(Section):
     """[network]"""
 
@@ -364,6 +377,7 @@ class Config(BaseSettings):
     store: StoreSettings = StoreSettings()
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
+    callbacks: CallbacksSettings = CallbacksSettings()
     logging: LoggingSettings = LoggingSettings()
     money: MoneySettings = MoneySettings()
     engine: EngineSettings = EngineSettings()

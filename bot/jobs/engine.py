@@ -66,6 +66,7 @@ DRAWN_QUEUE = 10
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
+MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -109,11 +110,34 @@ class Engine:
         self._line_moved = False
         self._files_swept: datetime | None = None
         self._stopping = False
+        self._passing_on: set[str] = set()
+        self.callback: Callable[[str, str], str | None] = lambda _route, _reference: None
 
     def wake(self) -> None:
         """Something may be due: a job was queued, cancelled or asked for again."""
         self._line_moved = True
         self._woken.set()
+
+    def hint(self, job_id: str) -> None:
+        """A provider says that this job has moved: ask for it now, or tell the process that owns it."""
+        if self._schedule.hurry(job_id):
+            self._woken.set()
+        elif job_id not in self._passing_on and len(self._passing_on) < MOST_HINTS:
+            self._passing_on.add(job_id)
+            self._start(self._pass_on(job_id))
+
+    async def _pass_on(self, job_id: str) -> None:
+        try:
+            await self._store.pass_on(job_id)
+        finally:
+            self._passing_on.discard(job_id)
+
+    def _heard(self, job_id: str) -> None:
+        """Another process has something to tell; see `Store.listening`."""
+        if not job_id:
+            self.wake()
+        elif self._schedule.hurry(job_id):
+            self._woken.set()
 
     def stop(self) -> None:
         """Take no new work; `run` returns when what is in hand is done."""
@@ -136,7 +160,7 @@ class Engine:
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
-        async with self._store.listening(self.wake):
+        async with self._store.listening(self._heard):
             await self._loop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=grace.total_seconds())
@@ -362,7 +386,8 @@ class Engine:
         if self._stopping or not self._ownership.may_pay:
             # Stopping, or held up so long that others may believe this process dead.
             return Busy(timedelta(0))
-        return _request(job, pictures)
+        assert job.reference is not None
+        return _request(job, pictures, self.callback(job.route, job.reference))
 
     async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
@@ -671,7 +696,7 @@ async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _request(job: Job, pictures: Pictures) -> ClipRequest:
+def _request(job: Job, pictures: Pictures, callback: str | None = None) -> ClipRequest:
     assert job.reference is not None
     return ClipRequest(
         reference=job.reference,
@@ -687,4 +712,5 @@ def _request(job: Job, pictures: Pictures) -> ClipRequest:
         sound=job.sound,
         picture=pictures.first,
         end_picture=pictures.last,
+        callback=callback,
     )
