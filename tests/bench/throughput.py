@@ -53,7 +53,9 @@ async def processes(kind: str, address: str, workers: int) -> AsyncIterator[None
     try:
         for number in range(workers):
             arguments = ["-m", "tests.bench.throughput", "--work", kind, address, str(number), str(workers)]
-            started.append(await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE, cwd=ROOT))
+            started.append(
+                await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE, cwd=ROOT)
+            )
         for process in started:
             assert process.stdout is not None
             line = await asyncio.wait_for(process.stdout.readline(), 60)
@@ -85,7 +87,7 @@ async def race(
     began = time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(CALLERS)))
     asked = time.perf_counter() - began
-    while await done() < number:
+    while await done() < number:  # noqa: ASYNC110 - other processes do it
         await asyncio.sleep(LOOK)
     return number / asked, number / (time.perf_counter() - began)
 
@@ -156,7 +158,9 @@ async def procrastinate(address: str, workers: int, number: int) -> tuple[float,
 
         async def done() -> int:
             return int(
-                await connection.fetchval("SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'")
+                await connection.fetchval(
+                    "SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'"
+                )
             )
 
         try:
@@ -171,7 +175,9 @@ async def work_procrastinate(address: str, name: str, workers: int) -> None:
     app = procrastinate_app(address)
     async with app.open_async():
         worker = asyncio.create_task(
-            app.run_worker_async(queues=[QUEUE], concurrency=IN_HAND, name=name, install_signal_handlers=False)
+            app.run_worker_async(
+                queues=[QUEUE], concurrency=IN_HAND, name=name, install_signal_handlers=False
+            )
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.cancel)
         await asyncio.sleep(1)  # it says nothing when it listens
@@ -205,7 +211,9 @@ async def dbos(address: str, workers: int, number: int) -> tuple[float, float]:
 
         async def done() -> int:
             return int(
-                await connection.fetchval("SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'")
+                await connection.fetchval(
+                    "SELECT count(*) FROM dbos.workflow_status WHERE status = 'SUCCESS'"
+                )
             )
 
         try:
@@ -253,7 +261,9 @@ async def measure(server: str, *, number: int, workers: tuple[int, ...], only: s
         for n in (0, *workers):
             if only in ("", "sqlite"):
                 asked, complete = await ours(databases.sqlite_file(Path(folder)), n, number)
-                table.add("Animatic, SQLite", n or "in the desk's process", f"{asked:,.0f}", f"{complete:,.0f}", "")
+                table.add(
+                    "Animatic, SQLite", n or "in the desk's process", f"{asked:,.0f}", f"{complete:,.0f}", ""
+                )
     best: dict[int, float] = {}
     for n in workers:
         if only in ("", "ours"):
