@@ -43,7 +43,7 @@ from bot.jobs.machine import (
 from bot.jobs.models import Menu
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.schedule import Schedule
-from bot.jobs.store import AlreadyThere, Store
+from bot.jobs.store import MOST_RESCUED, AlreadyThere, Store
 from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
 
 log = structlog.get_logger(__name__)
@@ -115,9 +115,13 @@ class Engine:
         self._stopping = True
         self._woken.set()
 
-    async def recover(self) -> None:
-        """Take over what dead or stopped workers left. A job found in its paid call is unsure."""
-        for job in await self._ownership.rescue():
+    async def recover(self) -> int:
+        """Take over what dead or stopped workers left: the number of jobs, MOST_RESCUED when there may be more.
+
+        A job found in its paid call is unsure.
+        """
+        rescued = await self._ownership.rescue()
+        for job in rescued:
             reach("engine.rescued")
             with structlog.contextvars.bound_contextvars(job=job.id):
                 log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
@@ -127,6 +131,13 @@ class Engine:
                     self._schedule.follow(job)
                 else:
                     self._doubt(job, timedelta(0))
+        if rescued:
+            self._start(self._tell_all(rescued))  # beside the loop: Discord may take minutes for hundreds
+        return len(rescued)
+
+    async def _tell_all(self, rescued: Sequence[Job]) -> None:
+        for job in rescued:
+            if not self._stopping:
                 await self._tell(job)
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
@@ -185,9 +196,11 @@ class Engine:
         if not self._ownership.may_work:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
-            self._next_sweep = now + self._ownership.sweep_every
-            await self.recover()
-            await self._sweep(now)
+            if await self.recover() == MOST_RESCUED:
+                self._woken.set()  # there may be more: with a heartbeat and everybody's turn in between
+            else:
+                self._next_sweep = now + self._ownership.sweep_every
+                await self._sweep(now)
         taken, moved, self._line_moved = 0, self._line_moved, False
         for route in self._providers:
             if self._stopping:

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,6 +55,7 @@ HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
+MOST_RESCUED = 500
 MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
@@ -64,7 +65,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 Move = tuple[Job, Job, Outcome]
 Request = tuple[Job, Callable[["Load"], None]]
-CHANGING = tuple(field.name for field in fields(Job) if field.name not in ("id", "created_at"))
+COLUMNS = tuple(field.name for field in fields(Job))
+CHANGING = tuple(name for name in COLUMNS if name not in ("id", "created_at"))
 
 
 def new_job_id(now: datetime) -> str:
@@ -203,7 +205,7 @@ class Store:
     async def rescue(self, worker: str, *, stale: timedelta, now: datetime) -> list[Job]:
         """Take over jobs that were handed back, or whose worker has not beaten for `stale`.
 
-        Safe to ask for twice and from anywhere. One found in its paid call becomes UNSURE; it is
+        Safe to ask for twice and from anywhere; at most MOST_RESCUED at a time. One found in its paid call becomes UNSURE; it is
         returned too. Rows of workers long dead are cleared away.
         """
 
@@ -219,7 +221,7 @@ class Store:
                     or_(jobs.c.worker.is_(None), jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)),
                 )
                 .order_by(jobs.c.created_at)
-                .limit(MOST_AT_ONCE)
+                .limit(MOST_RESCUED)
                 .with_for_update(skip_locked=True)
             )
             moves: list[Move] = []
@@ -418,7 +420,9 @@ class Store:
                     counted[job.asker_id] += 1
                     in_all += 1
             if new := [job for job in answers if isinstance(job, Job)]:
-                await connection.execute(insert(jobs), [asdict(job) for job in new])
+                await connection.execute(
+                    insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
+                )
                 await _record(connection, [(None, job, None) for job in new])
             return answers
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -108,4 +107,4 @@ def make_desk(store: Store, wake: Callable[[], None] = lambda: None, can: Capabi
 async def request(desk: Desk, number: int) -> Job:
     """One of MEMBERS members asks for a clip, as by an interaction of their own."""
     who = Who(id=number % MEMBERS, channel_id=1, guild_id=1, interaction_id=number)
-    return await desk.request(who, desk.plan(replace(ASK)), Pictures(first=PICTURE))
+    return await desk.request(who, desk.plan(ASK), Pictures(first=PICTURE))

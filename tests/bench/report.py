@@ -2,6 +2,7 @@
 # ruff: noqa: T201 - a benchmark prints its tables
 
 import argparse
+import logging
 import os
 import platform
 import sqlite3
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+
+import structlog
 
 PACKAGES = ("sqlalchemy", "aiosqlite", "asyncpg", "discord.py", "procrastinate", "dbos")
 
@@ -65,6 +68,15 @@ def quantile(values: Sequence[float], part: float) -> float:
     """The smallest value that at least this part of them does not exceed."""
     ordered = sorted(values)
     return ordered[min(int(part * len(ordered)), len(ordered) - 1)]
+
+
+def quiet() -> None:
+    """Log warnings only, ours and others': what is measured is not a console."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING)
 
 
 def options(description: str | None) -> argparse.ArgumentParser:

@@ -10,7 +10,6 @@ until all are done; what runs once, such as migrations and imports, is over befo
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -24,26 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import structlog
 from sqlalchemy import func, select
 
 from bot.jobs.machine import State
 from bot.jobs.store import open_store
 from bot.jobs.tables import events, jobs, ledger
 from tests.bench import databases, free
-from tests.bench.report import Table, machine, options, show
+from tests.bench.report import Table, machine, options, quiet, show
 
 ROOT = Path(__file__).parents[2]
 CALLERS = 100  # who ask at the same time
 IN_HAND = 100  # jobs that a worker may have in hand, ours and theirs
 LOOK = 0.05  # seconds between looks whether all is done
 QUEUE = "bench"
-
-
-def quiet() -> None:
-    """Log warnings only, ours and theirs: what is measured is not a console."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    logging.basicConfig(level=logging.WARNING)
 
 
 @asynccontextmanager
