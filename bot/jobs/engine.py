@@ -60,6 +60,7 @@ GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 DRAWN_QUEUE = 10
+MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
@@ -95,6 +96,7 @@ class Engine:
         self._slots = slots
         self._keep = keep
         self._schedule = Schedule(store=store, can=self._can, now=now)
+        self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
         self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
         self._paying: set[str] = set()
@@ -121,7 +123,7 @@ class Engine:
         A job found in its paid call is unsure.
         """
         rescued = await self._ownership.rescue()
-        for job in rescued:
+        for number, job in enumerate(rescued):
             reach("engine.rescued")
             with structlog.contextvars.bound_contextvars(job=job.id):
                 log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
@@ -129,6 +131,8 @@ class Engine:
                     if job.route not in self._providers:
                         log.warning("route_not_configured", route=job.route)
                     self._schedule.follow(job)
+                    if number >= MOST_RESUMED and not job.not_before:  # not all in one burst
+                        self._schedule.soon(job.id, timedelta(seconds=number // MOST_RESUMED))
                 else:
                     self._doubt(job, timedelta(0))
         if rescued:
@@ -223,18 +227,21 @@ class Engine:
         due = {job_id for job_id, at in self._schedule.due.items() if at <= now} - self._in_hand
         if not due:
             return 0
-        soon = {
-            job_id
-            for job_id, at in self._schedule.due.items()
-            if at <= now + ALIGNED and job_id not in self._in_hand
-        }
-        owned = {job.id: job for job in await self._store.many(soon)}
+        asked = due
+        if self._batching:
+            near = now + ALIGNED
+            asked = due | {
+                job_id
+                for job_id, at in self._schedule.due.items()
+                if at <= near and job_id not in self._in_hand
+            }
+        owned = {job.id: job for job in await self._store.many(asked)}
         together: defaultdict[str, list[Job]] = defaultdict(list)
         for job_id in due:
             job = owned.get(job_id)
             if job is None or job.state not in (State.RENDERING, State.POSTING):
                 self._schedule.drop(job_id)
-            elif job.state is State.RENDERING and isinstance(self._providers.get(job.route), ChecksMany):
+            elif job.state is State.RENDERING and job.route in self._batching:
                 together[job.route].append(job)
             else:
                 self._start(self._work(job), job_id)

@@ -17,6 +17,7 @@ from bot.jobs.store import Store
 from bot.providers.base import Capabilities
 
 LEARN_EVERY = timedelta(seconds=10)  # hundreds of clips a second teach no more than one does
+LOOK_EVERY = timedelta(seconds=1)
 
 Kind = tuple[str, str, int, str | None]
 
@@ -33,6 +34,7 @@ class Schedule:
         self._now = now
         self._paces: dict[Kind, tuple[Pace, datetime]] = {}
         self._outdated: set[Kind] = set()
+        self._doubts: dict[Kind, tuple[bool, datetime]] = {}
         self._learning = asyncio.Lock()
         self._queued: set[str] = set()
         self._started: dict[str, datetime] = {}
@@ -118,10 +120,18 @@ class Schedule:
             )
         waited = self._now() - self._started.get(job.id, job.submitted_at)
         pace = await self._pace(job)
-        waits = [self._now() - began for began in self._running[_kind(job)].values()]
-        if pacing.in_doubt(waits, pace.late):  # an incident: what was learned no longer holds
+        if self._in_doubt(_kind(job), pace):  # an incident: what was learned no longer holds
             pace = Pace.prior(can.typical)
         return pace.next_poll(waited, least_gap=can.least_poll_gap, deadline=can.deadline)
+
+    def _in_doubt(self, kind: Kind, pace: Pace) -> bool:
+        """Whether so many jobs of this kind are late; counted once a LOOK_EVERY, as there may be thousands."""
+        now = self._now()
+        known = self._doubts.get(kind)
+        if known is None or not timedelta(0) <= now - known[1] < LOOK_EVERY:
+            waits = [now - began for began in self._running[kind].values()]
+            known = self._doubts[kind] = pacing.in_doubt(waits, pace.late), now
+        return known[0]
 
     async def _pace(self, job: Job) -> Pace:
         """What past clips of this kind teach; read once, and again after new clips, at most every LEARN_EVERY."""

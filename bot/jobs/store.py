@@ -173,7 +173,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job]:
             await self._lock(connection, zlib.crc32(route.encode()))
-            running = select(func.count()).where(jobs.c.route == route, _holds_a_slot(now))
+            running = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(now))
             free = min(slots - (await connection.execute(running)).scalar_one(), most)
             if free <= 0:
                 return []
@@ -217,6 +217,7 @@ class Store:
             orphans = (
                 select(jobs)
                 .where(
+                    IS_OPEN,
                     jobs.c.state.in_(OWNED),
                     or_(jobs.c.worker.is_(None), jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)),
                 )
@@ -254,7 +255,8 @@ class Store:
 
     async def open_jobs(self, states: Collection[State] = OPEN) -> list[Job]:
         """All jobs in these states, oldest first."""
-        query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.created_at, jobs.c.id)
+        assert OPEN.issuperset(states)
+        query = select(jobs).where(IS_OPEN, jobs.c.state.in_(states)).order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
             return [_job(row) for row in (await connection.execute(query)).mappings()]
 
@@ -566,7 +568,7 @@ def _line(route: str, now: datetime | None = None, *, also: Collection[str] = ()
     """
     running = (
         select(jobs.c.asker_id, func.count().label("running"))
-        .where(jobs.c.route == route, jobs.c.state.in_(RUNNING))
+        .where(IS_OPEN, jobs.c.route == route, jobs.c.state.in_(RUNNING))
         .group_by(jobs.c.asker_id)
         .subquery()
     )
@@ -575,7 +577,7 @@ def _line(route: str, now: datetime | None = None, *, also: Collection[str] = ()
     query: Select[Any] = (
         select(jobs.c.id, jobs.c.created_at, turn)
         .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
-        .where(jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
+        .where(IS_OPEN, jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
     )
     if now is not None:
         query = query.where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
