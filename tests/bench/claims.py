@@ -9,7 +9,6 @@ so many that are waiting. Every move is a guarded update with its event, whoever
 - the raw driver: the same statements through sqlite3 (in this thread), aiosqlite, or asyncpg.
 """
 
-import argparse
 import asyncio
 import sqlite3
 import tempfile
@@ -33,6 +32,7 @@ from tests.bench.report import options as common
 
 BATCHES = (1, 20, 100)
 WAITING = 1_000
+SECONDS, ROUNDS = 0.7, 3
 AIM_AT, AIM = 20, 0.8
 WORKER = "bench"
 
@@ -280,15 +280,11 @@ async def measure(server: str, *, seconds: float, rounds: int, waiting: int) -> 
     return [table]
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=0.7, help="of each round")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--waiting", type=int, default=WAITING)
-
-
 def main() -> None:
     parser = common(__doc__)
-    arguments(parser)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--waiting", type=int, default=WAITING)
     asked = parser.parse_args()
     quiet()
     with databases.postgresql() as server:
