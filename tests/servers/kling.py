@@ -15,8 +15,8 @@ our code. The tests tell it how to misbehave:
         assert len(kling.creates) == 1     # every create call that arrived, whatever came of it
         headers, body = kling.callback(task, secrets=["whsec_…"])
 
-A task is made at a create, is still being made for `polls_until_done` queries, and then done (or failed, if
-`fail_with` is set). Nothing here sleeps.
+A task is made at a create, is still being made for `polls_until_done` queries by its id (those by the
+caller's id move nothing), and then done, or failed if `fail_with` is set. Nothing here sleeps.
 """
 
 import asyncio
@@ -88,6 +88,7 @@ POLL_FAULTS = {
     "unknown_word": "a status word that is not documented",
     "no_link": "success, but the link is not there yet",
     "missing": "the task is not known (any more)",
+    "stranger": "the task that is told of has another external id",
 }
 CLIP_FAULTS = {
     "html": "200, text/html",
@@ -377,9 +378,13 @@ class KlingServer:
             for task in self.tasks.values()
             if (task.id if by_id else task.external_id) in asked and fault != "missing" and self._seen(task)
         ]
-        for task in found:
-            self._move(task, fault)
-        return self._answer(self._envelope([self._new_shape(task) for task in found]))
+        if by_id:
+            for task in found:
+                self._move(task, fault)
+        shapes = [self._new_shape(task) for task in found]
+        if fault == "stranger":
+            shapes = [shape | {"external_id": "other"} for shape in shapes]
+        return self._answer(self._envelope(shapes))
 
     async def _query_legacy(self, request: web.Request) -> web.StreamResponse:
         family, asked = request.match_info["family"], request.match_info["id"]
@@ -397,8 +402,12 @@ class KlingServer:
         known = task and task.standard == LEGACY and task.family == LEGACY_FAMILIES[family]
         if task is None or not known or fault == "missing" or not self._seen(task):
             raise Refused(1201, f"Task not found by id/external id: {asked}")
-        self._move(task, fault)
-        return self._answer(self._envelope(self._legacy_shape(task)))
+        if asked == task.id:
+            self._move(task, fault)
+        shape = self._legacy_shape(task)
+        if fault == "stranger":
+            shape["task_info"] = {"external_task_id": "other"}
+        return self._answer(self._envelope(shape))
 
     def _seen(self, task: Task) -> bool:
         task.unseen -= 1
