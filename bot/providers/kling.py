@@ -431,7 +431,7 @@ class Kling(KlingApi):
         outcomes: dict[str, StillRendering | Ready | Broke] = {}
         for found in await self._tasks("task_ids", tasks):
             task, outcome = task_id(found), self._outcome(found)
-            if task in tasks and task is not None and outcome is not None:
+            if task is not None and outcome is not None:
                 outcomes[task] = outcome
         return outcomes
 

@@ -780,6 +780,43 @@ async def test_the_task_of_another_reference_is_not_ours(
         await provider.find("job-1")
 
 
+@pytest.mark.parametrize(
+    ("code", "cause"), [("1201", Cause.BAD_INPUT), ("1203", None), ("1202", Cause.BROKEN)]
+)
+async def test_only_not_found_is_absent_under_the_legacy_standard(
+    http: aiohttp.ClientSession, kling: KlingServer, code: str, cause: Cause | None
+) -> None:
+    """1201 means many things; that there is no such task is told by its words alone, or by 1203."""
+    provider = adapter(http, kling, LEGACY_PICTURE)
+    kling.next_poll = code
+    if cause is None:
+        assert await provider.find("job-1") == Absent()
+        return
+
+    with pytest.raises(ProviderRejected) as caught:
+        await provider.find("job-1")
+
+    assert caught.value.cause is cause
+
+
+async def test_little_is_kept_in_memory(
+    http: aiohttp.ClientSession, kling: KlingServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered of tasks is bounded, and forgetting it loses nothing."""
+    monkeypatch.setattr("bot.providers.kling_legacy.MOST_FAMILIES", 2)
+    provider = adapter(http, kling, LEGACY_WORDS)
+    assert isinstance(provider, KlingLegacy)
+    tasks = []
+    for n in range(4):
+        clock.at += 61
+        tasks.append((await provider.submit(replace(LEGACY_WORDS, reference=f"job-{n}"))).task)
+        await provider.check(tasks[-1])
+
+    assert len(provider._families) == 2
+    assert len(provider._fresh) == 1
+    assert isinstance(await provider.check(tasks[0]), Ready)
+
+
 # Fetching
 
 
@@ -849,6 +886,16 @@ async def test_a_probe_tells_what_a_submit_would(
         await adapter(http, kling, request_).probe()
 
     assert caught.value.cause is cause
+
+
+async def test_the_inner_code_of_the_balance_counts(http: aiohttp.ClientSession, kling: KlingServer) -> None:
+    """The answer is wrapped twice, and each wrapping has a code."""
+    kling.packs_code = 1101
+
+    with pytest.raises(ProviderRejected) as caught:
+        await adapter(http, kling).probe()
+
+    assert caught.value.cause is Cause.NO_CREDIT
 
 
 # Callbacks

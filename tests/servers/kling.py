@@ -186,6 +186,7 @@ class KlingServer:
         self.fail_with: str | None = None  # tasks fail, with this reason
         self.charges_failures: str | None = None  # the units that a failed task says it cost
         self.packs: list[dict[str, Any]] = [pack("Trial-Video-100Units-5Con-1Months", 100.0, 87.5)]
+        self.packs_code = 0  # inside the envelope's `data`, which has a code of its own
         self.private_address = "http://127.0.0.2:9/clip.mp4"
         self.links_expire = False
 
@@ -437,7 +438,7 @@ class KlingServer:
             raise Refused(1200, "start_time and end_time are required, in milliseconds")
         if odd := await self._odd_poll(request, fault):
             return odd
-        inner = {"code": 0, "msg": "SUCCEED", "resource_pack_subscribe_infos": self.packs}
+        inner = {"code": self.packs_code, "msg": "SUCCEED", "resource_pack_subscribe_infos": self.packs}
         return self._answer(self._envelope(inner))
 
     async def _no_such_path(self, request: web.Request) -> web.StreamResponse:
