@@ -18,8 +18,7 @@ from structlog.testing import capture_logs
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Balance, ChecksMany, ClipRequest, FindsByReference, HearsCallbacks
-from bot.providers.kling import Kling, KlingApi, KlingSettings
-from bot.providers.kling_legacy import KlingLegacy
+from bot.providers.kling import Kling, KlingApi, KlingLegacy, KlingSettings
 from tests.providers.conftest import picture
 from tests.servers.kling import ERRORS, FIRST_ID, KlingServer, pack, signed
 
@@ -803,7 +802,7 @@ async def test_little_is_kept_in_memory(
     http: aiohttp.ClientSession, kling: KlingServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered of tasks is bounded, and forgetting it loses nothing."""
-    monkeypatch.setattr("bot.providers.kling_legacy.MOST_FAMILIES", 2)
+    monkeypatch.setattr("bot.providers.kling.legacy.MOST_FAMILIES", 2)
     provider = adapter(http, kling, LEGACY_WORDS)
     assert isinstance(provider, KlingLegacy)
     tasks = []

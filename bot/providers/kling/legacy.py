@@ -1,4 +1,4 @@
-"""The route `kling` under Kling's legacy standard, /v1/videos: for accounts without an API key, and older models.
+"""Kling's legacy standard, /v1/videos: for accounts without an API key, and for its older models.
 
 The model is a field, a task is asked for under the family that made it, one at a time. Calls carry an API
 key, or a token made from an access key and a secret key.
@@ -17,22 +17,17 @@ from bot.errors import Cause, ProviderUnsure
 from bot.jobs.machine import Absent, Accepted
 from bot.providers.base import Capabilities, ClipRequest
 from bot.providers.http import Answer
-from bot.providers.kling import (
+from bot.providers.kling.answers import (
     INVALID,
-    THREE,
-    TWO_FIVE_TURBO,
-    TWO_SIX,
-    KlingApi,
-    KlingSettings,
-    Order,
     at,
     code_of,
     detail,
-    in_base64,
     message_of,
     raise_for_error,
     task_id,
 )
+from bot.providers.kling.api import THREE, TWO_FIVE_TURBO, TWO_SIX, KlingApi, Order, in_base64
+from bot.providers.kling.settings import KlingSettings
 
 TOKEN_LIFE = 1800  # seconds
 RENEW_BEFORE = 300  # seconds

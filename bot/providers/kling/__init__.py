@@ -1,0 +1,13 @@
+"""The route `kling`: Kling's own API, documented at kling.ai/document-api.
+
+Kling has two standards side by side, and one adapter for each. Under both our reference is Kling's
+`external_task_id`, which it takes once in an account: a task can be looked up by it, and a second create
+under it is refused.
+"""
+
+from bot.providers.kling.api import KlingApi
+from bot.providers.kling.legacy import KlingLegacy
+from bot.providers.kling.new import Kling
+from bot.providers.kling.settings import KlingSettings
+
+__all__ = ["Kling", "KlingApi", "KlingLegacy", "KlingSettings"]
