@@ -80,12 +80,14 @@ CREATE_FAULTS = {
     "redirect": "302 to another path",
     "echo_key": "401 whose text repeats the key that was sent",
     "huge": "200 with a body of many megabytes",
+    "created": "201 instead of 200; the task is made",
 }
 POLL_FAULTS = {
     "html": "200 with a page of the site",
     "reset": "the connection is reset",
     "never": "no answer ever comes",
     "unknown_word": "a status word that is not documented",
+    "waits": "the task waits for its turn",
     "no_link": "success, but the link is not there yet",
     "missing": "the task is not known (any more)",
     "stranger": "the task that is told of has another external id",
@@ -93,6 +95,7 @@ POLL_FAULTS = {
 CLIP_FAULTS = {
     "html": "200, text/html",
     "huge": "a Content-Length of a terabyte",
+    "endless": "more bytes than any cap, without a Content-Length",
     "truncated": "half of the bytes that Content-Length announces",
     "stuck": "half of the bytes, then silence",
     "untyped": "the clip as application/octet-stream",
@@ -336,7 +339,7 @@ class KlingServer:
                 return await self._half_of(request, json.dumps(answer).encode(), "application/json")
             case "never":
                 return await self._silence()
-        return self._answer(answer)
+        return self._answer(answer, 201 if fault == "created" else 200)
 
     def _checked(
         self, standard: str, family: str, model: str | None, body: Any
@@ -419,6 +422,8 @@ class KlingServer:
         task.link = None
         if fault == "unknown_word":
             task.word = "reticulating"
+        elif fault == "waits":
+            task.word = "submitted"
         elif task.polls <= self.polls_until_done:
             task.word = "processing"
         elif self.fail_with is not None:
@@ -512,6 +517,8 @@ class KlingServer:
                 return _page()
             case "huge":
                 return await self._half_of(request, self.clip, "video/mp4", announced=2**40)
+            case "endless":
+                return await self._endless(request)
             case "truncated":
                 return await self._half_of(request, self.clip, "video/mp4")
             case "stuck":
@@ -580,6 +587,17 @@ class KlingServer:
             await self._closing.wait()
         if request.transport is not None:
             request.transport.close()
+        return response
+
+    async def _endless(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "video/mp4"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        try:
+            while not self._closing.is_set():
+                await response.write(b"\0" * 65536)
+        except ConnectionError:
+            pass  # the client has had enough, which is the point
         return response
 
 
