@@ -3,6 +3,7 @@
 The one place where Kling's JSON has no type.
 """
 
+import math
 import re
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
@@ -63,9 +64,10 @@ def text_at(body: object, *paths: tuple[str | int, ...]) -> str:
 def number(value: object) -> float | None:
     """A number, also one written as text."""
     try:
-        return float(value) if isinstance(value, int | float | str) else None
+        found = float(value) if isinstance(value, int | float | str) else math.nan
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
 def task_id(task: object) -> str | None:
