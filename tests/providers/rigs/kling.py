@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 
@@ -21,12 +21,12 @@ FIRST = ClipRequest(reference="", variant="kling-3.0", prompt="waves", seconds=5
 class _Kling(Rig):
     server: KlingServer
     finds = hears = True
-    lacks = {
+    lacks: ClassVar = {
         Case.CANCELLED: "Kling has no way to cancel a task",
         Case.CLOCK_AHEAD: "an API key is sent as it is: no clock is involved",
         Case.CLOCK_BEHIND: "an API key is sent as it is: no clock is involved",
     }
-    knobs = USUAL | {
+    knobs: ClassVar = USUAL | {
         Case.BUSY: knob(next_create="1303"),
         Case.BUSY_FOR_A_WHILE: knob(next_create="1302", retry_after="40"),
         Case.MODERATED_AT_ONCE: knob(next_create="1301"),
@@ -105,13 +105,13 @@ class Legacy(_Kling):
 
 class LegacyTokens(Legacy):
     name = "kling: legacy, access key"
-    lacks = {Case.CANCELLED: _Kling.lacks[Case.CANCELLED]}
-    knobs = _Kling.knobs | {
+    lacks: ClassVar = {Case.CANCELLED: _Kling.lacks[Case.CANCELLED]}
+    knobs: ClassVar = _Kling.knobs | {
         Case.CLOCK_AHEAD: knob(clock_ahead=-3600.0),
         Case.CLOCK_BEHIND: knob(clock_ahead=3600.0),
     }
     # The first is refused for the token's times before anything else is looked at.
-    expects = dict.fromkeys((Case.CLOCK_AHEAD, Case.CLOCK_BEHIND), accepted().but(creates=2))
+    expects: ClassVar = dict.fromkeys((Case.CLOCK_AHEAD, Case.CLOCK_BEHIND), accepted().but(creates=2))
 
     def keys(self, setup: Setup) -> dict[str, Any]:
         return {"access_key": setup.key or self.server.access_key, "secret_key": self.server.secret_key}
