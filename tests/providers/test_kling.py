@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Balance, ChecksMany, ClipRequest, FindsByReference, HearsCallbacks
-from bot.providers.kling import Kling, KlingApi, KlingLegacy, KlingSettings
+from bot.providers.kling import Kling, KlingApi, KlingLegacy, KlingSettings, open_kling
 from tests.providers.conftest import picture
 from tests.servers.kling import ERRORS, FIRST_ID, KlingServer, pack, signed
 
@@ -1011,6 +1011,16 @@ async def test_what_the_models_can_do(http: aiohttp.ClientSession, kling: KlingS
     for can in (*new.values(), *legacy.values()):
         assert (can.picture.min_side, can.picture.min_ratio, can.picture.max_ratio) == (300, 0.4, 2.5)
         assert (can.strength, can.cameras, can.by_link) == (None, (), False)
+
+
+@pytest.mark.parametrize("standard", ["new", "legacy"])
+async def test_what_is_offered_by_default_is_there(http: aiohttp.ClientSession, standard: str) -> None:
+    """Each standard's usual models are all that it reaches, and its adapter is the right one."""
+    settings = KlingSettings.model_validate({"api_key": "k", "standard": standard})
+    provider = open_kling(http=http, settings=settings)
+
+    assert isinstance(provider, Kling if standard == "new" else KlingLegacy)
+    assert list(settings.usual_models.values()) == list(provider.variants)
 
 
 def test_settings_have_the_documented_address() -> None:

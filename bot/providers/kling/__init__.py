@@ -5,9 +5,19 @@ Kling has two standards side by side, and one adapter for each. Under both our r
 under it is refused.
 """
 
+import aiohttp
+
 from bot.providers.kling.api import KlingApi
 from bot.providers.kling.legacy import KlingLegacy
 from bot.providers.kling.new import Kling
 from bot.providers.kling.settings import KlingSettings
 
-__all__ = ["Kling", "KlingApi", "KlingLegacy", "KlingSettings"]
+__all__ = ["Kling", "KlingApi", "KlingLegacy", "KlingSettings", "open_kling"]
+
+
+def open_kling(
+    *, http: aiohttp.ClientSession, settings: KlingSettings, allow_private_addresses: bool = False
+) -> KlingApi:
+    """The adapter of the standard that the settings name."""
+    kind = Kling if settings.standard == "new" else KlingLegacy
+    return kind(http=http, settings=settings, allow_private_addresses=allow_private_addresses)
