@@ -5,6 +5,7 @@
 
 import asyncio
 import io
+import math
 import os
 import secrets
 import signal
@@ -28,7 +29,7 @@ from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
-from bot.jobs.limits import Limits
+from bot.jobs.limits import Limits, RequeueRules, RulesOf
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
@@ -92,8 +93,9 @@ async def build(
             shard_ids=config.discord.shard_ids,
             shard_count=config.discord.shard_count,
         )
+        requeue = requeue_rules(config)
         announcer = DiscordAnnouncer(
-            bot=bot, store=store, menu=menu, pool=pool, now=now, emoji=config.animate.requeue_emoji
+            bot=bot, store=store, menu=menu, pool=pool, now=now, requeue_rules=requeue
         )
         engine = Engine(
             store=store,
@@ -109,8 +111,31 @@ async def build(
             stale=timedelta(seconds=config.engine.stale_after),
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
-        bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
+        bot.desk = Desk(
+            store=store,
+            menu=menu,
+            limits=limits,
+            announcer=announcer,
+            wake=engine.wake,
+            now=now,
+            requeue_rules=requeue,
+        )
         yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
+
+
+def requeue_rules(config: Config) -> RulesOf:
+    """The config's rules of requeues, the same for every server."""
+    animate = config.animate
+    rules = RequeueRules(
+        emoji=animate.requeue_emoji,
+        per_day=animate.requeues_per_day,
+        confirm_above_cents=math.floor(animate.confirm_above * 100),
+    )
+
+    async def rules_of(_guild_id: int | None) -> RequeueRules:
+        return rules
+
+    return rules_of
 
 
 def worker_name() -> str:

@@ -41,7 +41,7 @@ from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.ledger import entries
-from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
+from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State
 from bot.jobs.tables import IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
 
 log = structlog.get_logger(__name__)
@@ -52,6 +52,7 @@ HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
+TAKES_WITHIN = timedelta(days=1)
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
 
@@ -73,10 +74,14 @@ class AlreadyThere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many jobs are open, counted in the transaction that would add one more."""
+    """How many jobs are open, counted in the transaction that would add one more.
+
+    `takes`: how often the same clip was asked for again within a day, without those that cost nothing.
+    """
 
     by_asker: int
     in_all: int
+    takes: int = 0
 
 
 class Store:
@@ -93,7 +98,8 @@ class Store:
 
         async def work(connection: AsyncConnection) -> Job:
             await self._lock(connection, ADMISSION_LOCK)
-            admit(await _load(connection, job.asker_id))
+            clip = job.parent_id if job.lineage is Lineage.AGAIN else None
+            admit(await _load(connection, job.asker_id, clip, job.created_at))
             await connection.execute(insert(jobs).values(asdict(job)))
             await _record(connection, None, job, None)
             return job
@@ -105,10 +111,10 @@ class Store:
                 return job  # our own commit, whose answer was lost on the way
             raise AlreadyThere(job.id) from error
 
-    async def load(self, asker_id: int) -> Load:
-        """How many jobs count against the limits now."""
+    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
+        """How many jobs count against the limits; with `now`, also the takes of `clip`."""
         async with self._reads.connect() as connection:
-            return await _load(connection, asker_id)
+            return await _load(connection, asker_id, clip, now)
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
@@ -391,10 +397,23 @@ class Store:
         return moved
 
 
-async def _load(connection: AsyncConnection, asker_id: int) -> Load:
-    count = select(func.count()).select_from(jobs).where(IS_COUNTED)
-    by_asker = (await connection.execute(count.where(jobs.c.asker_id == asker_id))).scalar_one()
-    return Load(by_asker=by_asker, in_all=(await connection.execute(count)).scalar_one())
+async def _load(connection: AsyncConnection, asker_id: int, clip: str | None, now: datetime | None) -> Load:
+    every = select(func.count()).select_from(jobs)
+    count = every.where(IS_COUNTED)
+    takes = 0
+    if clip is not None and now is not None:
+        of_clip = every.where(
+            jobs.c.parent_id == clip,
+            jobs.c.lineage == Lineage.AGAIN,
+            jobs.c.charge != Charge.NONE,
+            jobs.c.created_at > now - TAKES_WITHIN,
+        )
+        takes = (await connection.execute(of_clip)).scalar_one()
+    return Load(
+        by_asker=(await connection.execute(count.where(jobs.c.asker_id == asker_id))).scalar_one(),
+        in_all=(await connection.execute(count)).scalar_one(),
+        takes=takes,
+    )
 
 
 async def _record(
@@ -473,6 +492,7 @@ def _job(row: RowMapping) -> Job:
     values = dict(row)
     values["state"] = State(values["state"])
     values["charge"] = Charge(values["charge"])
+    values["lineage"] = Lineage(values["lineage"]) if values["lineage"] else None
     values["cause"] = Cause(values["cause"]) if values["cause"] else None
     return Job(**values)
 

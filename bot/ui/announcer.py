@@ -6,8 +6,10 @@ within Discord's window (a few minutes) gives the first message and no second on
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -21,11 +23,15 @@ import structlog
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
+from bot.jobs.limits import RulesOf
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
 from bot.media import clip as clips
-from bot.providers.base import Picture
+from bot.media.picture import normalise
+from bot.providers.base import Picture, PictureRules
 from bot.ui import cards
+from bot.ui.sources import media_in
 
 if TYPE_CHECKING:
     from bot.client import AnimaticBot
@@ -33,10 +39,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
 LEAST_UPLOAD_LIMIT = 1024 * 1024
 REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
 LOOK_BACK = 100
+READ_SECONDS = 60.0  # for a picture or a clip of Discord's
 CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tell ours
 
 # Discord's error codes that no repeat can mend, each with the end it means.
@@ -68,14 +74,14 @@ class DiscordAnnouncer:
         menu: Menu,
         pool: Executor,
         now: Callable[[], datetime],
-        emoji: str,
+        requeue_rules: RulesOf,
     ) -> None:
         self._bot = bot
         self._store = store
         self._menu = menu
         self._pool = pool
         self._now = now
-        self._emoji = emoji
+        self._rules_of = requeue_rules
         self._drawn: dict[str, Any] = {}
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -108,22 +114,53 @@ class DiscordAnnouncer:
         if not job.is_open:
             self._drawn.pop(job.id, None)
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         if job.picture_file is None:
             return Pictures()
+        media = await self._media(job)
+        async with self._reading(job):
+            first = await self._read(media.get(job.picture_file))
+            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        if rules is not None:
+            first = await normalise(first.data, rules)
+            last = await normalise(last.data, rules, name="The end picture") if last else None
+        return Pictures(first=first, last=last)
+
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        clip = (await self._media(job)).get(_clip_file(job))
+        if clip is None:
+            raise PictureGone
+        async with self._reading(job):
+            data = await self._bot.http.get_from_cdn(clip.url)
+        with tempfile.TemporaryDirectory(prefix="animatic-") as folder:
+            path = Path(folder) / "clip.mp4"
+            await asyncio.to_thread(path.write_bytes, data)
+            try:
+                frame = await clips.last_frame(path, pool=self._pool)
+            except clips.NotAClip:
+                raise PictureGone from None
+        return await normalise(frame, rules)
+
+    async def _media(self, job: Job) -> dict[str, discord.UnfurledMediaItem]:
+        """What the job's post, or its card, carries, by file name."""
         message_id = job.post_id or job.card_id
         if message_id is None:
             raise PictureGone
-        try:
+        async with self._reading(job):
             message = await self._channel(job).fetch_message(message_id)
-            media = {file_name(item): item for item in media_of(message)}
-            first = await self._read(media.get(job.picture_file))
-            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        return {file_name(item): item for item in media_of(message)}
+
+    @asynccontextmanager
+    async def _reading(self, job: Job) -> AsyncIterator[None]:
+        """What Discord answers to a read, in the words of `bot.jobs.announcing`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                yield
         except (discord.NotFound, discord.Forbidden):
             raise PictureGone from None
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("not_read", job=job.id, error=type(error).__name__)
             raise PostLater(Cause.DISCORD_DOWN) from error
-        return Pictures(first=first, last=last)
 
     async def find_post(self, job: Job) -> int | None:
         assert job.rendered_at is not None
@@ -144,6 +181,7 @@ class DiscordAnnouncer:
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
         limit = await self._upload_limit(job)
         taken = (self._now() - job.created_at).total_seconds()
+        emoji = (await self._rules_of(job.guild_id)).emoji
         while True:
             try:
                 fitted = await clips.fit(clip, limit, pool=self._pool)
@@ -159,7 +197,7 @@ class DiscordAnnouncer:
                     self._menu,
                     _clip_file(job),
                     seconds_taken=taken,
-                    emoji=self._emoji,
+                    emoji=emoji,
                     pictures=pictures.first is not None,
                 )
                 message = await self._send(job, view, files, f"{job.id}p", ping=True)
@@ -178,8 +216,9 @@ class DiscordAnnouncer:
         channel = self._channel(job)
         self._drawn.pop(job.id, None)
         if job.post_id:
+            emoji = (await self._rules_of(job.guild_id)).emoji
             await self._try(
-                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(self._emoji)
+                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)
             )
             reach("announcer.reacted")
         if job.card_id:
@@ -262,21 +301,8 @@ def file_name(media: discord.UnfurledMediaItem) -> str:
 
 
 def media_of(message: discord.Message) -> Iterator[discord.UnfurledMediaItem]:
-    """A V2 message lists no attachments; they are found in its components (discord-api-docs #8277)."""
-    pending: list[Any] = list(message.components)
-    while pending:
-        part = pending.pop(0)
-        match part:
-            case discord.ThumbnailComponent():
-                yield part.media
-            case discord.MediaGalleryComponent():
-                yield from (item.media for item in part.items)
-            case discord.SectionComponent():
-                pending[:0] = [*part.children, part.accessory]
-            case discord.Container():
-                pending[:0] = part.children
-            case _:
-                pass
+    """The pictures and clips in a message of the bot."""
+    return media_in(message.components)
 
 
 def _picture_files(job: Job, pictures: Pictures) -> list[discord.File]:

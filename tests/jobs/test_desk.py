@@ -246,7 +246,7 @@ async def test_a_requeue_is_the_same_clip_in_another_name(world: World) -> None:
     """All options are taken over; the reactor is the asker, and the parent is known."""
     parent = await delivered(world)
 
-    child = await world.desk.requeue(STRANGER, parent)
+    child = await world.desk.again(STRANGER, parent)
 
     assert (child.asker_id, child.parent_id) == (3, parent.id)
     assert (child.prompt, child.seconds, child.quality) == (parent.prompt, 10, "pro")
@@ -257,8 +257,8 @@ async def test_one_open_requeue_per_person_and_clip(world: World) -> None:
     parent = await delivered(world)
 
     results = await asyncio.gather(
-        world.desk.requeue(STRANGER, parent),
-        world.desk.requeue(STRANGER, parent),
+        world.desk.again(STRANGER, parent),
+        world.desk.again(STRANGER, parent),
         return_exceptions=True,
     )
 
@@ -275,7 +275,7 @@ async def test_a_requeue_needs_the_picture(world: World, problem: Exception, sen
     world.announcer.on_pictures.append(problem)
 
     with pytest.raises(Refusal, match=sentence):
-        await world.desk.requeue(STRANGER, parent)
+        await world.desk.again(STRANGER, parent)
 
 
 async def test_an_unknown_job_is_said_to_be_unknown(world: World) -> None:

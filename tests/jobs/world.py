@@ -12,7 +12,7 @@ from bot.jobs.limits import Limits
 from bot.jobs.machine import Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
-from bot.providers.base import Capabilities, ClipRequest, Picture
+from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
 
 PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
@@ -84,7 +84,9 @@ class NotingAnnouncer:
     found: int | None = None
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
+    on_last_frame: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
+    rules: list[PictureRules | None] = field(default_factory=list)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         await _next(self.on_card, None)
@@ -94,7 +96,13 @@ class NotingAnnouncer:
     async def draw(self, job: Job, waiting: Waiting) -> None:
         self.cards[job.id] = (job, waiting)
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        answer = await _next(self.on_last_frame, PICTURE)
+        assert isinstance(answer, Picture)
+        return answer
+
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
+        self.rules.append(rules)
         answer = await _next(self.on_pictures, Pictures(first=PICTURE if job.picture_file else None))
         assert isinstance(answer, Pictures)
         return answer
