@@ -139,7 +139,7 @@ class DiscordAnnouncer:
                 frame = await clips.last_frame(path, pool=self._pool)
             except clips.NotAClip:
                 raise PictureGone from None
-        return await normalise(frame, rules)
+        return await normalise(frame, rules, name="The last frame")
 
     async def _media(self, job: Job) -> dict[str, discord.UnfurledMediaItem]:
         """What the job's post, or its card, carries, by file name."""
