@@ -98,10 +98,10 @@ class Animate(commands.Cog):
                 await answer.error(interaction, error)
 
     async def _picked(self, interaction: discord.Interaction[AnimaticBot], custom_id: str) -> None:
-        answer.require_permissions(interaction)
         await interaction.response.defer(ephemeral=True, thinking=True)
         typed = forms.answers_in(interaction)
         try:
+            answer.require_permissions(interaction)
             picked = self.picked.pop(custom_id, None)
             if picked is None:
                 raise answer.menu_forgotten()

@@ -14,7 +14,7 @@ import pytest
 from simcord.components import COMPONENTS_V2_FLAG, validate_components, validate_modal
 
 from bot.config import ModelSettings
-from bot.errors import Cause
+from bot.errors import Cause, Refusal
 from bot.jobs.announcing import Waiting
 from bot.jobs.desk import Ask, asked, possible
 from bot.jobs.machine import Charge, Job, Lineage, State
@@ -44,6 +44,7 @@ COMPONENTS = 40
 TEXTS, TEXT_BYTES, ALT = 4000, 10_000, 1024
 GALLERY = 10
 MODAL_TITLE, MODAL_QUESTIONS, QUESTION, QUESTION_MORE, TYPED = 45, 5, 45, 100, 4000
+CONTENT = 2000
 NONCE = 25
 ID = "a" * 20  # the longest that the tables hold
 USER = 2**63 - 1  # the largest snowflake: 19 digits
@@ -321,6 +322,14 @@ def test_every_modal(kind: str, count: int) -> None:
         for pictures in ([], many[:1], many):
             form = forms.form(f"job:{ID}:{kind}", kind, ask, menu, pictures=pictures)
             check_modal(form.to_dict())
+
+
+def test_a_prompt_given_back() -> None:
+    """As much of it as a message holds."""
+    refusal = forms.refused(Refusal("x" * 300), "```Ж" * 1000)
+
+    assert len(str(refusal)) <= CONTENT
+    assert str(refusal).endswith("…\n```")
 
 
 def test_the_modal_of_a_menu_knows_its_name() -> None:

@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 LEAST_UPLOAD_LIMIT = 1024 * 1024
 REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
 LOOK_BACK = 100
+CLIPS_AT_ONCE = 2  # clips that are in memory to find their last frame
 READ_SECONDS = 60.0  # for a picture or a clip of Discord's
 CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tell ours
 
@@ -82,6 +83,7 @@ class DiscordAnnouncer:
         self._pool = pool
         self._now = now
         self._rules_of = requeue_rules
+        self._clips = asyncio.Semaphore(CLIPS_AT_ONCE)
         self._drawn: dict[str, Any] = {}
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -130,11 +132,10 @@ class DiscordAnnouncer:
         clip = (await self._media(job)).get(_clip_file(job))
         if clip is None:
             raise PictureGone
-        async with self._reading(job):
-            data = await self._bot.http.get_from_cdn(clip.url)
         with tempfile.TemporaryDirectory(prefix="animatic-") as folder:
             path = Path(folder) / "clip.mp4"
-            await asyncio.to_thread(path.write_bytes, data)
+            async with self._clips, self._reading(job):
+                await asyncio.to_thread(path.write_bytes, await self._bot.http.get_from_cdn(clip.url))
             try:
                 frame = await clips.last_frame(path, pool=self._pool)
             except clips.NotAClip:

@@ -4,8 +4,6 @@ Sentences about jobs stand in `cards`, private answers in `answer`, modals in `f
 a refusal stands beside the rule that it tells.
 """
 
-DESCRIPTION_LIMIT = 100
-
 COMMANDS = {"animate": "Bring a picture to life as a short video"}
 ANIMATE_MENU = "Animate this picture"
 
@@ -19,7 +17,7 @@ def animate_options(default_model: str) -> dict[str, str]:
     return {
         "prompt": "What should happen in the clip, for example: camera slowly pulls out",
         "picture": "The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
-        "model": f"Which model makes it; {default_model} when left out"[:DESCRIPTION_LIMIT],
+        "model": f"Which model makes it; {default_model} when left out",
         "seconds": "How long the clip is",
         "quality": "How fine the picture is; finer costs more",
         "end_picture": "The picture that the clip ends on",

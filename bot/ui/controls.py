@@ -177,12 +177,12 @@ async def on_form(interaction: "discord.Interaction[AnimaticBot]") -> None:
     if found is None:
         return
     try:
-        answer.require_permissions(interaction)
         await interaction.response.defer(ephemeral=True, thinking=True)
         desk = interaction.client.desk
-        parent = await desk.job(found["id"])
         typed = forms.answers_in(interaction)
         try:
+            answer.require_permissions(interaction)
+            parent = await desk.job(found["id"])
             ask = forms.read(typed, form_ask(parent, found["kind"]), desk.menu)
             derive = desk.remix if found["kind"] == "remix" else desk.go_on
             job = await derive(who(interaction), parent, ask)

@@ -22,6 +22,7 @@ MOST_QUESTIONS = 5
 MOST_OPTIONS = 25
 OPTION_LIMIT = 100
 PROMPT_LIMIT = 4000
+MESSAGE_LIMIT = 2000
 BY_ITSELF = "-"  # the value of "whatever the model takes by itself"
 
 TITLES = {
@@ -108,7 +109,10 @@ def answers_in(interaction: discord.Interaction[Any]) -> dict[str, str]:
 def refused(refusal: Refusal, prompt: str) -> Refusal:
     """The same refusal, with what the person typed: Discord forgets a submitted modal."""
     words = prompt.replace("```", "'''").strip()
-    return Refusal(f"{refusal}\nYour prompt, to copy:\n```\n{words[:1500]}\n```") if words else refusal
+    room = MESSAGE_LIMIT - len(str(refusal)) - 40
+    if len(words) > room:
+        words = f"{words[: room - 1]}…"
+    return Refusal(f"{refusal}\nYour prompt, to copy:\n```\n{words}\n```") if words else refusal
 
 
 def model_options(plans: Sequence[Plan], menu: Menu) -> list[discord.SelectOption]:

@@ -135,7 +135,10 @@ async def test_a_permission_was_lost_while_somebody_wrote(town: Town) -> None:
     opened = await town.bob.click(post, label="Remix")
     town.forbid("attach_files")
 
-    assert "**Attach Files**" in said(await submit(town, town.bob, opened))
+    result = await submit(town, town.bob, opened, prompt="storm")
+
+    assert "**Attach Files**" in said(result)
+    assert said(result).endswith("```\nstorm\n```")
     assert len(await town.jobs()) == 1
 
 
