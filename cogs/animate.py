@@ -81,7 +81,7 @@ class Animate(commands.Cog):
         owner_id = await desk.picture_owner(message.id, message.author.id)
         custom_id = f"{FORM}{interaction.id}"
         form = forms.form(
-            custom_id, "animate", Ask(prompt="", has_picture=True), desk.menu, pictures=pictures
+            custom_id, "animate", Ask(prompt="", has_picture=True), desk.in_reach(), pictures=pictures
         )
         self.picked[custom_id] = Picked(pictures=pictures, owner_id=owner_id)
         while len(self.picked) > MOST_PICKED:

@@ -6,6 +6,7 @@ count. Each row of the matrix ends one of them at a fail point, and lets others 
 
 import ast
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -204,6 +205,9 @@ class Site:
         await until_async(look)
         return found
 
+    def messages(self) -> list[Message]:
+        return [message for message in self.discord.visible if message.channel_id == self.channel]
+
     def posts(self) -> list[Message]:
         return [post for post in self.discord.posts() if post.channel_id == self.channel]
 
@@ -294,6 +298,8 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
         async with opening:
             await much_later(site)
     job = await site.ended(job)
+    if job.state is State.DELIVERED:  # the card goes too, however the process died
+        await until(lambda: [message.id for message in site.messages()] == [job.post_id])
     if row not in NEVER_QUEUED:
         assert await site.stop(second, recovering) == 0, site.logs()
 
@@ -306,7 +312,10 @@ async def much_later(site: Site) -> None:
     """Drafts that never got a card are called off after a quarter of an hour."""
     config = load(site.config("parent"))
     async with root.build(config, now=lambda: root.system_clock() + timedelta(minutes=20)) as later:
-        await later.engine.run_due()
+        async with later.bot:
+            later.bot.serves_commands = False
+            await root.log_in(later.bot, TOKEN)
+            await later.engine.run_due()
         await later.engine.hand_back()
 
 
@@ -316,7 +325,10 @@ async def check(site: Site, job: Job, row: str) -> None:
         assert job.state is State.CANCELLED
         assert money == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
         assert len(site.makevid.creates) == 0
-        assert site.posts() == []
+        cards = [json.dumps(message.data["components"]) for message in site.messages()]
+        assert ["Cancelled" in card and "custom_id" not in card for card in cards] == (
+            [True] if row == "desk.card_posted" else []
+        )
     elif row in IN_DOUBT:
         assert job.state is State.UNSURE
         assert money == {"reserve": PRICE_CENTS}

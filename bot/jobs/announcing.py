@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.errors import Cause
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
 from bot.providers.base import Picture, PictureRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness."""
+    """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness.
+
+    `looking`: the route is being asked whether it took an unsure job, so nobody has to decide yet.
+    """
 
     place: int | None = None
     due: datetime | None = None
     late: bool = False
+    looking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,10 @@ class Announcer(Protocol):
         """The picture that the job's posted clip ends on, made to fit the rules. Raises as `pictures` does."""
         ...
 
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        """Tell the bot's owner, by direct message, that a route needs them or is down. Never raises."""
+        ...
+
     async def find_post(self, job: Job) -> int | None:
         """Look in the channel for a post of this job that was made but not written down.
 
@@ -80,6 +89,13 @@ class Announcer(Protocol):
         """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
         ...
 
-    async def finish(self, job: Job) -> None:
-        """After the post: take the card away and invite requeues. Never raises."""
+    async def finish(self, job: Job) -> bool:
+        """After the post: take the card away and invite requeues. Whether nothing is left to do. Never raises."""
+        ...
+
+    async def clear_card(self, job: Job) -> None:
+        """Look in the channel for the card of a draft that was called off, and show on it that it was.
+
+        Never raises.
+        """
         ...

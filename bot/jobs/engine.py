@@ -8,7 +8,8 @@ over. A worker that cannot write its heartbeat takes and does nothing until it c
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,14 +20,16 @@ import structlog
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
-from bot.jobs import pacing
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.health import FOR_THE_OWNER, Health, Trouble
 from bot.jobs.machine import (
+    Absent,
     Accepted,
     Broke,
     Busy,
     Cancelled,
     CouldNotPost,
+    Found,
     GaveUp,
     Job,
     Lost,
@@ -34,15 +37,16 @@ from bot.jobs.machine import (
     Posted,
     Ready,
     Refused,
+    Rerouted,
     State,
     StillRendering,
     Stumbled,
 )
-from bot.jobs.models import Menu
+from bot.jobs.models import Menu, Way
 from bot.jobs.ownership import STALE, Ownership
-from bot.jobs.pacing import Pace
-from bot.jobs.store import Store
-from bot.providers.base import Capabilities, ClipRequest, Provider
+from bot.jobs.schedule import Schedule
+from bot.jobs.store import AlreadyThere, Store
+from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +61,13 @@ POSTING_LIFE = timedelta(hours=24)
 GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
+FINISHED_WITHIN = timedelta(days=1)
 DRAWN_QUEUE = 10
+ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
+FIRST_LOOK = timedelta(seconds=5)
+PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
+MOST_HINTS = 100  # being passed on at a time
+MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
 
@@ -75,6 +85,7 @@ class Engine:
         worker: str,
         folder: Path,
         slots: Callable[[str], int],
+        health: Health,
         keep: timedelta = timedelta(days=7),
         stale: timedelta = STALE,
         monotonic: Callable[[], float] = time.monotonic,
@@ -87,24 +98,46 @@ class Engine:
         self._ownership = Ownership(store, worker, now=now, monotonic=monotonic, stale=stale)
         self._folder = folder
         self._slots = slots
+        self._health = health
         self._keep = keep
-        self._due: dict[str, datetime] = {}
+        self._schedule = Schedule(store=store, can=self._can, now=now)
+        self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
         self._paying: set[str] = set()
-        self._queued: set[str] = set()
-        self._started: dict[str, datetime] = {}
-        self._paces: dict[tuple[str, str, int, str | None], Pace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
         self._line_moved = False
         self._files_swept: datetime | None = None
         self._stopping = False
+        self._passing_on: set[str] = set()
+        self.callback: Callable[[str, str], str | None] = lambda _route, _reference: None
 
     def wake(self) -> None:
         """Something may be due: a job was queued, cancelled or asked for again."""
         self._line_moved = True
         self._woken.set()
+
+    def hint(self, job_id: str) -> None:
+        """A provider says that this job has moved: ask for it now, or tell the process that owns it."""
+        if self._schedule.hurry(job_id):
+            self._woken.set()
+        elif job_id not in self._passing_on and len(self._passing_on) < MOST_HINTS:
+            self._passing_on.add(job_id)
+            self._start(self._pass_on(job_id))
+
+    async def _pass_on(self, job_id: str) -> None:
+        try:
+            await self._store.pass_on(job_id)
+        finally:
+            self._passing_on.discard(job_id)
+
+    def _heard(self, job_id: str) -> None:
+        """Another process has something to tell; see `Store.listening`."""
+        if not job_id:
+            self.wake()
+        elif self._schedule.hurry(job_id):
+            self._woken.set()
 
     def stop(self) -> None:
         """Take no new work; `run` returns when what is in hand is done."""
@@ -120,12 +153,14 @@ class Engine:
                 if job.state in (State.RENDERING, State.POSTING):
                     if job.route not in self._providers:
                         log.warning("route_not_configured", route=job.route)
-                    self._due[job.id] = job.not_before or self._now()
+                    self._schedule.follow(job)
+                else:
+                    self._doubt(job, timedelta(0))
                 await self._tell(job)
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
-        async with self._store.listening(self.wake):
+        async with self._store.listening(self._heard):
             await self._loop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=grace.total_seconds())
@@ -164,7 +199,9 @@ class Engine:
     def _idle_seconds(self) -> float:
         """Until the next known due time by the given clock, at most IDLE."""
         now = self._now()
-        waits = [(due - now).total_seconds() for job, due in self._due.items() if job not in self._in_hand]
+        waits = [
+            (due - now).total_seconds() for job, due in self._schedule.due.items() if job not in self._in_hand
+        ]
         return min(
             [IDLE, self._ownership.beat_every.total_seconds() / 2, *(max(wait, 0.02) for wait in waits)]
         )
@@ -180,10 +217,14 @@ class Engine:
             self._next_sweep = now + self._ownership.sweep_every
             await self.recover()
             await self._sweep(now)
+            await self._mend_routes()
         taken, moved, self._line_moved = 0, self._line_moved, False
         for route in self._providers:
             if self._stopping:
                 break
+            if self._health.trouble(route):
+                await self._reroute(route)
+                continue
             slots, worker = self._slots(route), self._ownership.worker
             claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
             for job in claimed:
@@ -192,26 +233,61 @@ class Engine:
             if claimed or moved:
                 self._start(self._draw_line(route))
             taken += len(claimed)
-        for job_id, due in list(self._due.items()):
-            if due <= now and job_id not in self._in_hand and not self._stopping:
-                owned = await self._store.get(job_id)
-                if owned and owned.state in (State.RENDERING, State.POSTING):
-                    self._start(self._work(owned), job_id)
-                    taken += 1
-                else:
-                    del self._due[job_id]
+        return taken + await self._take_due(now) + await self._take_doubts(now)
+
+    async def _take_due(self, now: datetime) -> int:
+        """Start on owned jobs whose time has come. A route that tells of many at once is asked once for all
+        that are due, or nearly so."""
+        if self._stopping:
+            return 0
+        due = {job_id for job_id, at in self._schedule.due.items() if at <= now} - self._in_hand
+        if not due:
+            return 0
+        soon = {
+            job_id
+            for job_id, at in self._schedule.due.items()
+            if at <= now + ALIGNED and job_id not in self._in_hand
+        }
+        owned = {job.id: job for job in await self._store.many(soon)}
+        together: defaultdict[str, list[Job]] = defaultdict(list)
+        for job_id in due:
+            job = owned.get(job_id)
+            if job is None or job.state not in (State.RENDERING, State.POSTING):
+                self._schedule.drop(job_id)
+            elif job.state is State.RENDERING and isinstance(self._providers.get(job.route), ChecksMany):
+                together[job.route].append(job)
+            else:
+                self._start(self._work(job), job_id)
+        for route, jobs in together.items():
+            jobs += [
+                job
+                for job in owned.values()
+                if job.route == route and job.id not in due and job.state is State.RENDERING
+            ]
+            provider = self._providers[route]
+            assert isinstance(provider, ChecksMany)
+            for some in _batched(jobs, provider.most_checks):
+                self._start(self._poll_many(provider, some), *(job.id for job in some))
+        return len(due)
+
+    async def _take_doubts(self, now: datetime) -> int:
+        """Look unsure jobs up, where their route can."""
+        taken = 0
+        for job_id, (_, at) in list(self._looks.items()):
+            if at <= now and job_id not in self._in_hand and not self._stopping:
+                self._start(self._look_up(job_id), job_id)
+                taken += 1
         return taken
 
-    def _start(self, work: Coroutine[Any, Any, None], job_id: str | None = None) -> None:
-        if job_id:
-            self._in_hand.add(job_id)
+    def _start(self, work: Coroutine[Any, Any, None], *job_ids: str) -> None:
+        self._in_hand.update(job_ids)
         task = asyncio.create_task(work)
         self._tasks.add(task)
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if job_id:
-                self._in_hand.discard(job_id)
+            if job_ids:
+                self._in_hand.difference_update(job_ids)
                 self._woken.set()
             if not task.cancelled() and (error := task.exception()):
                 log.error("task_failed", exc_info=error)
@@ -219,7 +295,8 @@ class Engine:
         task.add_done_callback(done)
 
     async def _sweep(self, now: datetime) -> None:
-        """End what nobody will end: forgotten drafts and claims, doubts that nobody resolved, old files."""
+        """End what nobody will end: forgotten drafts and claims, doubts that nobody resolved, old files, cards
+        that still stand beside their post."""
         if self._files_swept is None or now - self._files_swept >= OLD_FILE:
             self._files_swept = now
             await self._sweep_files()
@@ -231,9 +308,16 @@ class Engine:
                     paid = job.id in self._paying
                     await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)))
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
-                await self._settle(job, Cancelled())
+                if called_off := await self._settle(job, Cancelled()):
+                    await self._announcer.clear_card(called_off)
             elif job.state is State.UNSURE and age >= UNSURE_LIFE:
                 await self._settle(job, GaveUp())
+            elif job.state is State.UNSURE:
+                self._doubt(job, timedelta(0))
+
+        for job in await self._store.with_a_card_left(now - FINISHED_WITHIN):
+            if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
+                self._start(self._finish(job), job.id)
 
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""
@@ -266,15 +350,23 @@ class Engine:
                     await self._deliver(job, again=True)
             except Exception:  # one job's trouble is not the others'
                 log.exception("step_failed", state=job.state)
-                self._due[job.id] = self._now() + BUSY_PAUSE
+                self._schedule.soon(job.id, BUSY_PAUSE)
 
     async def _submit(self, job: Job) -> None:
         request = await self._prepare(job)
-        outcome = await self._pay(job, request) if isinstance(request, ClipRequest) else request
+        error: ProviderError | None = None
+        if isinstance(request, ClipRequest):
+            outcome, error = await self._pay(job, request)
+        else:
+            outcome = request
         moved = await self._settle(job, outcome)
         self._paying.discard(job.id)
+        if error:
+            await self._failed(job.route, error)
+        elif isinstance(outcome, Accepted):
+            await self._health.answered(job.route)
         if moved and moved.state is State.RENDERING:
-            self._due[job.id] = self._now() + min(self._can(job).first_poll, await self._first_look(job))
+            await self._schedule.submitted(moved)
 
     async def _prepare(self, job: Job) -> ClipRequest | Busy | Refused:
         """All that comes before the paid call. Whatever goes wrong here, nothing was sent."""
@@ -294,9 +386,10 @@ class Engine:
         if self._stopping or not self._ownership.may_pay:
             # Stopping, or held up so long that others may believe this process dead.
             return Busy(timedelta(0))
-        return _request(job, pictures)
+        assert job.reference is not None
+        return _request(job, pictures, self.callback(job.route, job.reference))
 
-    async def _pay(self, job: Job, request: ClipRequest) -> Outcome:
+    async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
         self._paying.add(job.id)
         try:
@@ -304,21 +397,63 @@ class Engine:
             accepted = await self._providers[job.route].submit(request)
             reach("engine.answered")
         except ProviderBusy as busy:
-            return self._busy(job, busy.retry_after or BUSY_PAUSE)
+            return self._busy(job, busy.retry_after or BUSY_PAUSE), busy
         except ProviderRejected as rejected:
             log.warning("submit_rejected", cause=rejected.cause, detail=rejected.detail)
-            return Refused(rejected.cause)
+            if rejected.cause in FOR_THE_OWNER and self._other_way(job):
+                return Busy(timedelta(0)), rejected  # back to the line, and from there the other way
+            return Refused(rejected.cause), rejected
         except ProviderUnsure as unsure:
             log.warning("submit_unsure", cause=unsure.cause, detail=unsure.detail)
-            return Lost(unsure.cause)
+            return Lost(unsure.cause), unsure
         except asyncio.CancelledError:
             await self._settle(job, Lost(Cause.INTERRUPTED))
             raise
         except Exception:  # a bug after the first byte: the fate of the call is unknown
             log.exception("submit_failed")
-            return Lost(Cause.BROKEN)
+            return Lost(Cause.BROKEN), None
         log.info("submit_accepted", task=accepted.task)
-        return accepted
+        return accepted, None
+
+    async def _failed(self, route: str, error: ProviderError) -> None:
+        """A call to a route went wrong: when that opens its circuit, the owner is told, once."""
+        if trouble := await self._health.failed(route, error):
+            await self._announcer.tell_owner(route, trouble)
+
+    async def _mend_routes(self) -> None:
+        """Ask routes in trouble something free, now and then."""
+        await self._health.refresh()
+        for route, trouble in self._health.due().items():
+            probing = f"probe {route}"
+            if route in self._providers and probing not in self._in_hand:
+                self._start(self._probe(route, trouble), probing)
+
+    async def _probe(self, route: str, trouble: Trouble) -> None:
+        failed: ProviderError | None = None
+        try:
+            balance = await self._providers[route].probe()
+            if trouble.cause is Cause.NO_CREDIT and balance and balance.amount <= 0:
+                failed = ProviderRejected(Cause.NO_CREDIT)
+        except ProviderError as error:
+            failed = error
+        await self._health.tried(route, failed)
+
+    async def _reroute(self, route: str) -> None:
+        """Send what waits for a route in trouble the other way, where its model has one."""
+        for job, _ in await self._store.line(route, limit=DRAWN_QUEUE):
+            if way := self._other_way(job):
+                await self._settle(job, Rerouted(way.route, way.variant))
+
+    def _other_way(self, job: Job) -> Way | None:
+        model = self._menu.models.get(job.model)
+        for way in model.ways if model else ():
+            if (
+                way.route != job.route
+                and way.route in self._providers
+                and not self._health.trouble(way.route)
+            ):
+                return way
+        return None
 
     def _busy(self, job: Job, pause: timedelta) -> Busy | Refused:
         """Back to the line, a little longer each time, and not for ever."""
@@ -328,35 +463,87 @@ class Engine:
 
     async def _poll(self, job: Job) -> None:
         assert job.provider_task is not None
-        assert job.submitted_at is not None
-        outcome: StillRendering | Ready | Broke
+        outcome: StillRendering | Ready | Broke | ProviderError
         try:
             outcome = await self._providers[job.route].check(job.provider_task)
             reach("engine.checked")
         except ProviderError as error:
+            outcome = error
+        await self._polled(job, outcome)
+
+    async def _poll_many(self, provider: ChecksMany, jobs: Sequence[Job]) -> None:
+        answers: Mapping[str, StillRendering | Ready | Broke] = {}
+        silence: StillRendering | ProviderError = StillRendering()
+        try:
+            answers = await provider.check_many([job.provider_task or "" for job in jobs])
+            reach("engine.checked_many")
+        except ProviderError as error:
+            silence = error
+        except Exception:
+            log.exception("batch_failed")
+        for job in jobs:
+            with structlog.contextvars.bound_contextvars(job=job.id):
+                try:
+                    await self._polled(job, answers.get(job.provider_task or "", silence))
+                except Exception:  # one job's trouble is not the others'
+                    log.exception("step_failed", state=job.state)
+                    self._schedule.soon(job.id, BUSY_PAUSE)
+
+    async def _polled(self, job: Job, outcome: StillRendering | Ready | Broke | ProviderError) -> None:
+        """What an answer, or its absence, means for the job."""
+        retry_after = None
+        if isinstance(outcome, ProviderError):
             # A poll without an answer is neither an attempt nor a failure of the job.
-            log.warning("poll_failed", cause=error.cause, detail=error.detail)
+            log.warning("poll_failed", cause=outcome.cause, detail=outcome.detail)
+            await self._failed(job.route, outcome)
+            retry_after = outcome.retry_after if isinstance(outcome, ProviderBusy) else None
             outcome = StillRendering()
-            retry_after = error.retry_after if isinstance(error, ProviderBusy) else None
         else:
-            retry_after = None
+            await self._health.answered(job.route)
         if isinstance(outcome, StillRendering):
-            self._note_stage(job, outcome)
-            pause = await self._pause(job, outcome)
-            if pause is None:
+            if not await self._schedule.seen(job, outcome, retry_after):
                 await self._settle(job, GaveUp())
                 return
-            self._due[job.id] = self._now() + max(pause, retry_after or timedelta(0))
-            waiting = await self._waiting(job)
+            waiting = await self._schedule.waiting(job)
             if waiting.late:
                 await self._announcer.draw(job, waiting)
             return
         if isinstance(outcome, Ready):
-            outcome = replace(outcome, started_at=self._started.get(job.id))
-            self._paces.pop(_kind(job), None)  # learned anew, with this clip
+            outcome = replace(outcome, started_at=self._schedule.started(job))
+            self._schedule.learn(job)
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.POSTING:
             await self._deliver(moved, again=False)
+
+    async def _look_up(self, job_id: str) -> None:
+        """Was the paid call of an unsure job taken? Asked soon, then ever more seldom, until somebody knows."""
+        looks, _ = self._looks[job_id]
+        self._looks[job_id] = (looks + 1, self._now() + min(FIRST_LOOK * 2**looks, LONGEST_PAUSE))
+        job = await self._store.get(job_id)
+        if job is None or job.state is not State.UNSURE or job.reference is None:
+            del self._looks[job_id]
+            return
+        with structlog.contextvars.bound_contextvars(job=job.id):
+            provider = self._providers[job.route]
+            assert isinstance(provider, FindsByReference)
+            try:
+                found = await provider.find(job.reference)
+                reach("engine.looked_up")
+            except ProviderError as error:
+                log.warning("look_up_failed", cause=error.cause, detail=error.detail)
+                await self._tell(job)
+                return
+            outcome: Outcome
+            if isinstance(found, Accepted):
+                outcome = Found(found.task, self._ownership.worker)
+            elif job.attempt < MOST_ATTEMPTS:
+                outcome = Absent(BUSY_PAUSE * 2 ** (job.attempt - 1))
+            else:
+                outcome = Refused(job.cause or Cause.NO_ANSWER)
+            try:
+                await self._settle(job, outcome)
+            except AlreadyThere:  # the member has queued the clip once more meanwhile: one of them is enough
+                await self._settle(job, Refused(job.cause or Cause.NO_ANSWER))
 
     async def _deliver(self, job: Job, *, again: bool) -> None:
         """Download and post. `again`: somebody, here or elsewhere, may have posted it already."""
@@ -394,11 +581,15 @@ class Engine:
             outcome = self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
         moved = await self._settle(job, outcome)
         if moved and isinstance(outcome, Ready):
-            self._due[job.id] = self._now() + timedelta(seconds=5)
+            self._schedule.soon(job.id, timedelta(seconds=5))
         if moved and moved.state is State.DELIVERED:
-            await self._announcer.finish(moved)
+            await self._finish(moved)
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
+
+    async def _finish(self, job: Job) -> None:
+        if await self._announcer.finish(job):
+            await self._store.card_gone(job.id)
 
     async def _pictures_for_post(self, job: Job) -> Pictures:
         """The post carries the source picture too; a card that was deleted must not cost the clip."""
@@ -438,15 +629,14 @@ class Engine:
             moved = await self._adopt(job, outcome)
         if moved is None:
             log.info("job_moved_elsewhere", outcome=type(outcome).__name__)
-            self._due.pop(job.id, None)
+            self._schedule.drop(job.id)
             return None
         log.info("job_moved", outcome=type(outcome).__name__, state=moved.state, cause=moved.cause)
-        if moved.state in (State.RENDERING, State.POSTING):
-            self._due[job.id] = moved.not_before or self._now()
+        self._schedule.follow(moved)
+        if moved.state is State.UNSURE:
+            self._doubt(moved, FIRST_LOOK)
         else:
-            self._due.pop(job.id, None)
-            self._started.pop(job.id, None)
-            self._queued.discard(job.id)
+            self._looks.pop(job.id, None)
         await self._tell(moved)
         return moved
 
@@ -455,8 +645,15 @@ class Engine:
         found = await self._store.get(job.id)
         if found and found.state is State.UNSURE and found.reference == job.reference:
             return await self._store.advance(found, accepted, self._now())
+        if found and found.provider_task == accepted.task:
+            return None  # another worker looked it up, and goes on with it
         log.error("paid_task_without_a_job", task=accepted.task)
         return None
+
+    def _doubt(self, job: Job, pause: timedelta) -> None:
+        """Look the job up after the pause, where its route can be asked."""
+        if isinstance(self._providers.get(job.route), FindsByReference):
+            self._looks.setdefault(job.id, (0, self._now() + pause))
 
     async def _tell(self, job: Job) -> None:
         if job.state not in (State.POSTING, State.DELIVERED):
@@ -465,49 +662,12 @@ class Engine:
     async def _waiting(self, job: Job) -> Waiting:
         if job.state is State.QUEUED:
             return Waiting(place=await self._store.place(job))
-        if job.state is State.RENDERING and job.submitted_at:
-            pace = await self._pace(job)
-            began = self._started.get(job.id, job.submitted_at)
-            late = self._now() - began > max(pace.late, self._can(job).deadline)
-            return Waiting(due=began + pace.middle, late=late)
+        if job.state is State.RENDERING:
+            return await self._schedule.waiting(job)
+        if job.state is State.UNSURE:
+            looks, _ = self._looks.get(job.id, (PATIENT_LOOKS, None))
+            return Waiting(looking=looks < PATIENT_LOOKS)
         return Waiting()
-
-    def _note_stage(self, job: Job, seen: StillRendering) -> None:
-        """Where the route tells the stages apart, a clip's time is counted from when its rendering began."""
-        assert job.submitted_at is not None
-        if seen.queued:
-            self._queued.add(job.id)
-        elif seen.queued is False and job.id not in self._started:
-            self._started[job.id] = self._now() if job.id in self._queued else job.submitted_at
-            self._queued.discard(job.id)
-
-    async def _pause(self, job: Job, seen: StillRendering) -> timedelta | None:
-        """Until the next poll; None to stop asking."""
-        assert job.submitted_at is not None
-        can = self._can(job)
-        if seen.queued:
-            waited = self._now() - job.submitted_at
-            return pacing.queued_poll(
-                waited, typical=can.typical, least_gap=can.least_poll_gap, deadline=can.deadline
-            )
-        waited = self._now() - self._started.get(job.id, job.submitted_at)
-        pace = await self._pace(job)
-        return pace.next_poll(waited, least_gap=can.least_poll_gap, deadline=can.deadline)
-
-    async def _first_look(self, job: Job) -> timedelta:
-        can = self._can(job)
-        pace = await self._pace(job)
-        first = pace.next_poll(timedelta(0), least_gap=can.least_poll_gap, deadline=can.deadline)
-        assert first is not None
-        return first
-
-    async def _pace(self, job: Job) -> Pace:
-        """What past clips of this kind teach; read once, and again after each new clip."""
-        kind = _kind(job)
-        if kind not in self._paces:
-            past = await self._store.durations(job)
-            self._paces[kind] = Pace.learn(past, typical=self._can(job).typical)
-        return self._paces[kind]
 
     async def _draw_line(self, route: str) -> None:
         """When the line moves, those at its head learn their new place."""
@@ -520,9 +680,10 @@ class Engine:
         return model.can if model else Capabilities(seconds=(job.seconds,))
 
 
-def _kind(job: Job) -> tuple[str, str, int, str | None]:
-    """What decides how long a clip takes."""
-    return job.route, job.variant, job.seconds, job.quality
+def _batched(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:
+    """As itertools.batched, which Python 3.11 lacks."""
+    for start in range(0, len(jobs), most):
+        yield jobs[start : start + most]
 
 
 async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:
@@ -535,7 +696,7 @@ async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _request(job: Job, pictures: Pictures) -> ClipRequest:
+def _request(job: Job, pictures: Pictures, callback: str | None = None) -> ClipRequest:
     assert job.reference is not None
     return ClipRequest(
         reference=job.reference,
@@ -551,4 +712,5 @@ def _request(job: Job, pictures: Pictures) -> ClipRequest:
         sound=job.sound,
         picture=pictures.first,
         end_picture=pictures.last,
+        callback=callback,
     )

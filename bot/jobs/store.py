@@ -42,7 +42,7 @@ from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.ledger import entries
 from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State
-from bot.jobs.tables import IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,7 @@ RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
 TAKES_WITHIN = timedelta(days=1)
+MOST_IN_LIST = 500
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
 
@@ -135,6 +136,15 @@ class Store:
 
     async def get(self, job_id: str) -> Job | None:
         return await self._one(jobs.c.id == job_id)
+
+    async def many(self, job_ids: Collection[str]) -> list[Job]:
+        """The jobs of these ids, as far as they are there."""
+        found: list[Job] = []
+        async with self._reads.connect() as connection:
+            for start in range(0, len(ids := sorted(job_ids)), MOST_IN_LIST):
+                some = select(jobs).where(jobs.c.id.in_(ids[start : start + MOST_IN_LIST]))
+                found += [_job(row) for row in (await connection.execute(some)).mappings()]
+        return found
 
     async def by_interaction(self, interaction_id: int) -> Job | None:
         return await self._one(jobs.c.interaction_id == interaction_id)
@@ -243,6 +253,22 @@ class Store:
         async with self._reads.connect() as connection:
             return [_job(row) for row in (await connection.execute(query)).mappings()]
 
+    async def with_a_card_left(self, since: datetime) -> list[Job]:
+        """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
+        query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
+        async with self._reads.connect() as connection:
+            rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
+            return [_job(row) for row in rows.mappings()]
+
+    async def card_gone(self, job_id: str) -> None:
+        """A delivered job has no card any more."""
+        without = update(jobs).where(jobs.c.id == job_id, HAS_CARD_LEFT).values(card_id=None)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(without)
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def line(self, route: str, *, limit: int) -> list[tuple[Job, int]]:
         """The jobs that wait for a route, first to start first, with their place (1 is next)."""
         line = _line(route)
@@ -309,6 +335,30 @@ class Store:
             value: str | None = (await connection.execute(query)).scalar_one_or_none()
             return value
 
+    async def recall_all(self, prefix: str) -> dict[str, str]:
+        """The notes whose keys begin so."""
+        query = select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
+        async with self._reads.connect() as connection:
+            return {row.key: row.value for row in await connection.execute(query)}
+
+    async def remember_first(self, key: str, value: str) -> bool:
+        """Write a note unless there is one already. Whether it was written."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(insert(notes).values(key=key, value=value))
+
+        try:
+            await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError:
+            return False
+        return True
+
+    async def forget(self, key: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(notes).where(notes.c.key == key))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def remember(self, key: str, value: str) -> None:
         async def work(connection: AsyncConnection) -> None:
             changed = await connection.execute(update(notes).where(notes.c.key == key).values(value=value))
@@ -325,8 +375,9 @@ class Store:
             return {kind: int(cents) for kind, cents in rows}
 
     @asynccontextmanager
-    async def listening(self, wake: Callable[[], None]) -> AsyncIterator[None]:
-        """Call `wake` when another process queues or hands back a job (PostgreSQL; elsewhere nothing).
+    async def listening(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        """Call `wake` when a process queues or hands back a job, or passes on that one has moved, with that
+        job's id (PostgreSQL; elsewhere nothing).
 
         Only a hint: whoever listens looks by itself from time to time as well.
         """
@@ -340,7 +391,7 @@ class Store:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _listen(self, wake: Callable[[], None]) -> None:
+    async def _listen(self, wake: Callable[[str], None]) -> None:
         ended = asyncio.Event()
         while True:
             ended.clear()
@@ -348,8 +399,8 @@ class Store:
                 async with self._reads.connect() as connection:
                     driver: Any = (await connection.get_raw_connection()).driver_connection
                     driver.add_termination_listener(lambda *_: ended.set())
-                    await driver.add_listener(CHANNEL, lambda *_: wake())
-                    wake()
+                    await driver.add_listener(CHANNEL, lambda *told: wake(str(told[-1])))
+                    wake("")
                     await ended.wait()
                     await connection.invalidate()
             except (DBAPIError, OSError) as error:
@@ -379,9 +430,13 @@ class Store:
         if self._postgresql:
             await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def _notify(self, connection: AsyncConnection) -> None:
+    async def pass_on(self, job_id: str) -> None:
+        """Tell the process that owns a job that it has moved; see `listening`."""
+        await self._write(lambda connection: self._notify(connection, job_id), seconds=ACCEPT_SECONDS)
+
+    async def _notify(self, connection: AsyncConnection, job_id: str = "") -> None:
         if self._postgresql:
-            await connection.execute(select(func.pg_notify(CHANNEL, "")))
+            await connection.execute(select(func.pg_notify(CHANNEL, job_id)))
 
     async def _save(self, connection: AsyncConnection, job: Job, moved: Job, outcome: Outcome) -> Job | None:
         guarded = update(jobs).where(

@@ -54,6 +54,7 @@ def _any_of(states: Iterable[State]) -> TextClause:
 IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
 # A remix or a continuation says something new each time; what only repeats a clip is open once.
 IS_OPEN_TAKE = text(f"{IS_COUNTED} AND (lineage IS NULL OR lineage IN ('again', 'model'))")
+HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
 
 # The columns of `jobs` are the fields of `machine.Job`, by name.
 jobs = Table(
@@ -104,6 +105,7 @@ jobs = Table(
     Column("clip_url", Text),
     Column("cause", String(32)),
     Index("jobs_open", "state", "route", "created_at", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    Index("jobs_with_a_card_left", "changed_at", sqlite_where=HAS_CARD_LEFT, postgresql_where=HAS_CARD_LEFT),
     Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
     Index("jobs_by_guild", "guild_id", "created_at"),

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
+from bot.jobs.health import Trouble
 from bot.jobs.limits import RulesOf
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
@@ -163,6 +165,16 @@ class DiscordAnnouncer:
             log.info("not_read", job=job.id, error=type(error).__name__)
             raise PostLater(Cause.DISCORD_DOWN) from error
 
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        try:
+            about = await self._bot.application_info()
+            owner = about.team.owner_id if about.team else about.owner.id
+            assert owner is not None
+            channel = await self._bot.create_dm(discord.Object(owner))
+            await channel.send(cards.route_in_trouble(route, trouble))
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.warning("owner_not_told", route=route, cause=trouble.cause, error=type(error).__name__)
+
     async def find_post(self, job: Job) -> int | None:
         assert job.rendered_at is not None
         since = job.rendered_at - CLOCKS_APART
@@ -213,24 +225,43 @@ class DiscordAnnouncer:
                 if fitted != clip:
                     await asyncio.to_thread(fitted.unlink, missing_ok=True)
 
-    async def finish(self, job: Job) -> None:
+    async def finish(self, job: Job) -> bool:
         channel = self._channel(job)
         self._drawn.pop(job.id, None)
+        done = True
         if job.post_id:
             emoji = (await self._rules_of(job.guild_id)).emoji
-            await self._try(
+            done &= await self._try(
                 "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)
             )
             reach("announcer.reacted")
         if job.card_id:
-            await self._try("card_not_deleted", channel.get_partial_message(job.card_id).delete())
+            done &= await self._try("card_not_deleted", channel.get_partial_message(job.card_id).delete())
             reach("announcer.card_deleted")
+        return done
 
-    async def _try(self, event: str, call: Any) -> None:  # Any: a coroutine of discord.py
+    async def clear_card(self, job: Job) -> None:
+        ours = f"job:{job.id}:"
+        try:
+            after = job.created_at - CLOCKS_APART
+            async for message in self._channel(job).history(limit=LOOK_BACK, after=after, oldest_first=True):
+                if any(ours in (custom_id or "") for custom_id in _custom_ids(message)):
+                    await self.draw(replace(job, card_id=message.id), Waiting())
+                    return
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("card_not_found", job=job.id, error=type(error).__name__)
+
+    async def _try(self, event: str, call: Any) -> bool:  # Any: a coroutine of discord.py
+        """Whether Discord has answered for good, be it with a no."""
         try:
             await call
+        except discord.HTTPException as error:
+            log.info(event, error=type(error).__name__, status=error.status)
+            return error.status < 500
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             log.info(event, error=type(error).__name__)
+            return False
+        return True
 
     async def _send(
         self,
@@ -304,6 +335,15 @@ def file_name(media: discord.UnfurledMediaItem) -> str:
 def media_of(message: discord.Message) -> Iterator[discord.UnfurledMediaItem]:
     """The pictures and clips in a message of the bot."""
     return media_in(message.components)
+
+
+def _custom_ids(message: discord.Message) -> Iterator[str | None]:
+    """Of the buttons in a message of the bot."""
+    pending: list[Any] = list(message.components)
+    while pending:
+        part = pending.pop(0)
+        pending[:0] = getattr(part, "children", [])
+        yield getattr(part, "custom_id", None)
 
 
 def _picture_files(job: Job, pictures: Pictures) -> list[discord.File]:

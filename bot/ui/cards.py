@@ -11,6 +11,7 @@ from discord import ui
 
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Job, Lineage, State
 from bot.jobs.models import Menu
 from bot.ui.answer import MONEY, price
@@ -59,6 +60,21 @@ DONE_WORDS = {
 NOT_FETCHED = {Cause.NO_ANSWER, Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.BROKEN}
 
 
+OWNER = {
+    Cause.BAD_KEY: "refuses my key. Put a good one into the config (`routes.{route}`) and start me again",
+    Cause.NO_CREDIT: "says that the account has no credit left. Top it up at the provider",
+}
+
+
+def route_in_trouble(route: str, trouble: Trouble) -> str:
+    """What the owner reads, once, when a route needs them or is down."""
+    what = OWNER.get(trouble.cause, "is not answering").format(route=route)
+    return (
+        f"The route **{route}** {what}. Until it works I submit nothing there: clips wait, or go another way "
+        "where their model has a `fallback`. Members who ask are told. I look again by myself, without spending."
+    )
+
+
 def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
     """The message that a job owns while it waits, or after it ended without a clip."""
     title, colour = _title(job, waiting)
@@ -67,12 +83,15 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
     _add_section(box, f"{text}\n-# {_facts(job, menu)}", job.picture_file, "The picture to animate", job)
     if job.end_picture_file:
         _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
-    if detail := _detail(job):
+    if detail := _detail(job, waiting):
         box.add_item(ui.TextDisplay(detail))
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
     elif job.state is State.UNSURE:
-        box.add_item(ui.ActionRow(JobButton(job.id, "retry"), JobButton(job.id, "drop")))
+        buttons = [JobButton(job.id, "drop")]
+        if not waiting.looking:
+            buttons.insert(0, JobButton(job.id, "retry"))
+        box.add_item(ui.ActionRow(*buttons))
     return _layout([box])
 
 
@@ -120,7 +139,12 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
         case State.POSTING | State.DELIVERED:
             return "Done", DONE
         case State.UNSURE:
-            return "I do not know whether this was taken", TROUBLE
+            return (
+                "I do not know yet whether this was taken"
+                if waiting.looking
+                else "I do not know whether this was taken",
+                TROUBLE,
+            )
         case State.CANCELLED:
             return "Cancelled", STOPPED
         case State.FAILED:
@@ -129,9 +153,11 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
             return "Finished, but I cannot post it", TROUBLE
 
 
-def _detail(job: Job) -> str | None:
+def _detail(job: Job, waiting: Waiting) -> str | None:
     why = f"{WHY[job.cause]} " if job.cause else ""
     match job.state:
+        case State.UNSURE if waiting.looking:
+            return f"{why}I am asking the provider whether it took the job. There is nothing for you to do."
         case State.UNSURE:
             return f"{why}This may have been charged; I will not pay twice by myself."
         case State.FAILED | State.CANCELLED:

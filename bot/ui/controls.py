@@ -85,13 +85,14 @@ class JobButton(
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         ask = form_ask(await desk.job(self.job_id), kind)
-        await interaction.response.send_modal(forms.form(f"job:{self.job_id}:{kind}", kind, ask, desk.menu))
+        form = forms.form(f"job:{self.job_id}:{kind}", kind, ask, desk.in_reach())
+        await interaction.response.send_modal(form)
 
     async def _model(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         job = await desk.job(self.job_id)
-        plans = [plan for plan in possible(asked(job), desk.menu) if plan.model.name != job.model]
+        plans = [plan for plan in possible(asked(job), desk.in_reach()) if plan.model.name != job.model]
         if not plans:
             raise answer.no_other_model(job, desk.menu)
         view = ui.View(timeout=None).add_item(ModelSelect(job.id, forms.model_options(plans, desk.menu)))

@@ -317,10 +317,11 @@ async def test_each_way_from_a_clip_has_its_name(world: World) -> None:
 async def test_the_owner_of_a_picture(world: World) -> None:
     """Of the bot's own messages, the member behind the clip; of others, their author."""
     parent = await delivered(world)
+    waiting = await world.ask()
     assert parent.post_id
-    assert parent.card_id
+    assert waiting.card_id
 
-    for message_id in (parent.post_id, parent.card_id):
+    for message_id in (parent.post_id, waiting.card_id):
         assert await world.desk.picture_owner(message_id, 1000) == MEMBER.id
     assert await world.desk.picture_owner(77, 1000) == 1000
 

@@ -9,7 +9,7 @@ import pytest
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.announcing import CannotPost, PictureGone, PostLater
 from bot.jobs.desk import Who
-from bot.jobs.machine import Broke, Charge, Ready, State, StillRendering
+from bot.jobs.machine import Broke, Charge, Job, Ready, State, StillRendering
 from tests.jobs.world import World
 
 MODERATOR = Who(id=99, channel_id=10, moderator=True)
@@ -514,3 +514,46 @@ async def test_a_claim_whose_commit_was_not_answered_goes_back_to_the_line(world
 
     assert (await world.now(job)).state is State.RENDERING
     assert len(world.provider.submits) == 1
+
+
+async def test_a_card_that_still_stands_is_taken_away_later(world: World) -> None:
+    """Whether the process died after the post was written down, or Discord did not answer: it is tried again."""
+    world.announcer.on_finish.extend([False, True])
+    job = await world.ask()
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    assert (await world.now(job)).card_id
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    done = await world.now(job)
+    assert (done.state, done.card_id) == (State.DELIVERED, None)
+    assert world.announcer.finished == [job.id] * 2
+
+
+async def test_a_forgotten_draft_is_called_off_with_the_card_it_may_have(world: World) -> None:
+    """The process died between the card and its note in the row."""
+    draft = await world.store.add(
+        Job(
+            id="draft",
+            created_at=world.clock.now(),
+            changed_at=world.clock.now(),
+            channel_id=10,
+            asker_id=2,
+            model="kling",
+            route="makevid",
+            variant="kling",
+            prompt="waves",
+            seconds=5,
+        )
+    )
+
+    world.clock.pass_by(minutes=15)
+    await world.engine.run_due()
+
+    assert (await world.now(draft)).state is State.CANCELLED
+    assert world.announcer.cleared == ["draft"]

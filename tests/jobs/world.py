@@ -1,18 +1,21 @@
 """A scripted provider and an announcer that writes down what it was told, for the engine and the desk."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
+from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
-from bot.jobs.machine import Accepted, Broke, Job, Ready, StillRendering
+from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
-from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
+from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
 
 PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
@@ -40,6 +43,8 @@ class ScriptedProvider:
         self.on_submit: deque[Any] = deque()
         self.on_check: deque[Any] = deque()
         self.on_fetch: deque[Any] = deque()
+        self.on_probe: deque[Any] = deque()
+        self.probes = 0
 
     async def submit(self, request: ClipRequest) -> Accepted:
         self.submits.append(request)
@@ -58,11 +63,38 @@ class ScriptedProvider:
         await _next(self.on_fetch, None)
         into.write_bytes(b"clip")
 
-    async def probe(self) -> None:
-        pass
+    async def probe(self) -> Balance | None:
+        self.probes += 1
+        answer = await _next(self.on_probe, None)
+        assert isinstance(answer, Balance | None)
+        return answer
 
     async def aclose(self) -> None:
         pass
+
+
+class FindingProvider(ScriptedProvider):
+    """One that can be asked by our reference, and for two tasks at once."""
+
+    most_checks = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finds: list[str] = []
+        self.batches: list[list[str]] = []
+        self.on_find: deque[Any] = deque()
+
+    async def find(self, reference: str) -> Accepted | Absent:
+        self.finds.append(reference)
+        answer = await _next(self.on_find, Absent())
+        assert isinstance(answer, Accepted | Absent)
+        return answer
+
+    async def check_many(self, tasks: Sequence[str]) -> dict[str, StillRendering | Ready | Broke]:
+        self.batches.append(list(tasks))
+        answers = await _next(self.on_check, {task: Ready(f"https://cdn.example/{task}") for task in tasks})
+        assert isinstance(answers, dict)
+        return answers
 
 
 async def _next(script: deque[Any], usual: Any) -> Any:
@@ -81,12 +113,15 @@ class NotingAnnouncer:
     cards: dict[str, tuple[Job, Waiting]] = field(default_factory=dict)
     posts: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
+    cleared: list[str] = field(default_factory=list)
+    told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
     on_last_frame: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
     rules: list[PictureRules | None] = field(default_factory=list)
+    on_finish: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         await _next(self.on_card, None)
@@ -100,6 +135,9 @@ class NotingAnnouncer:
         answer = await _next(self.on_last_frame, PICTURE)
         assert isinstance(answer, Picture)
         return answer
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        self.told.append((route, trouble.cause))
 
     async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         self.rules.append(rules)
@@ -116,8 +154,14 @@ class NotingAnnouncer:
         self.posts.append(job.id)
         return 2000 + len(self.posts)
 
-    async def finish(self, job: Job) -> None:
+    async def finish(self, job: Job) -> bool:
         self.finished.append(job.id)
+        answer = await _next(self.on_finish, True)
+        assert isinstance(answer, bool)
+        return answer
+
+    async def clear_card(self, job: Job) -> None:
+        self.cleared.append(job.id)
 
 
 @dataclass
@@ -130,6 +174,7 @@ class World:
     clock: Clock
     folder: Path
     deaths: int = 0
+    vendor: ScriptedProvider = field(default_factory=ScriptedProvider)
 
     async def ask(self, *, asker: int = 2, channel: int = 10, **changes: Any) -> Job:
         """A member asks for a clip of a picture."""
@@ -194,17 +239,26 @@ def make_engine(
         worker=worker,
         folder=folder,
         slots=lambda _route: slots,
+        health=Health(store, now=clock.now),
         monotonic=lambda: clock.at.timestamp(),
     )
 
 
-def make_world(store: Store, clock: Clock, folder: Path, *, per_member: int = 9) -> World:
-    provider, announcer = ScriptedProvider(), NotingAnnouncer()
+def make_world(
+    store: Store,
+    clock: Clock,
+    folder: Path,
+    *,
+    per_member: int = 9,
+    provider: ScriptedProvider | None = None,
+) -> World:
+    provider, announcer = provider or ScriptedProvider(), NotingAnnouncer()
     engine = make_engine(store, provider, announcer, clock, folder)
     desk = Desk(
         store=store,
         menu=make_menu(),
         limits=Limits(per_member=per_member, in_all=20),
+        health=engine._health,
         announcer=announcer,
         wake=engine.wake,
         now=clock.now,

@@ -2,7 +2,7 @@
 
 For whole processes (`animatic run`, `worker`, `invite`, `doctor`), which simcord, living inside the
 test's process, cannot reach. It refuses what Discord refuses, keeps messages, serves their files, honours
-nonces within `nonce_window` seconds, and can be told to misbehave:
+nonces within `nonce_window` seconds, tells and keeps a rate limit for each channel and method, and can be told to misbehave:
 
     discord.faults.append(Fault("POST", "/messages", status=500))   # the next matching call, once
     Fault(..., status=0)            # the connection is dropped before anything is done
@@ -24,6 +24,7 @@ from aiohttp import BodyPartReader, WSMsgType, web
 BOT_ID = 900000000000000001
 GUILD_ID = 900000000000000002
 CHANNEL_ID = 900000000000000003
+OWNER_ID = 900000000000000004
 TOKEN = "a-bot-token"
 V2 = 1 << 15
 UPLOAD_LIMIT = 10 * 1024 * 1024
@@ -58,6 +59,8 @@ class DiscordServer:
     def __init__(self, *, token: str = TOKEN, nonce_window: float = 120.0) -> None:
         self.token = token
         self.nonce_window = nonce_window
+        self.rate = (50, 1.0)  # calls of one kind to one channel, in so many seconds
+        self.limited = 0  # calls that were refused for it
         self.calls: Counter[str] = Counter()
         self.faults: list[Fault] = []
         self.messages: dict[int, Message] = {}
@@ -67,6 +70,7 @@ class DiscordServer:
         self.connected = asyncio.Event()
         self.on_message: Callable[[Message], None] = lambda _message: None
         self._ids = _snowflakes()
+        self._windows: dict[str, tuple[float, int]] = {}
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -98,6 +102,7 @@ class DiscordServer:
                 web.get(f"{base}/applications/@me", self._application),
                 web.put(f"{base}/applications/{{id}}/commands", self._put_commands),
                 web.get(f"{base}/gateway/bot", self._gateway_address),
+                web.post(f"{base}/users/@me/channels", self._open_dm),
                 web.post(f"{base}/channels/{{channel}}/messages", self._create),
                 web.get(f"{base}/channels/{{channel}}/messages", self._history),
                 web.get(f"{base}/channels/{{channel}}/messages/{{message}}", self._get),
@@ -134,7 +139,13 @@ class DiscordServer:
             return _refusal(401, 0, "401: Unauthorized")
         fault = next((f for f in self.faults if f.method == request.method and f.path in request.path), None)
         if fault is None:
+            limits, over = self._count(request)
+            if over:
+                self.limited += 1
+                return self._too_many(float(limits["X-RateLimit-Reset-After"]), limits)
             answer: web.StreamResponse = await handler(request)
+            if not answer.prepared:
+                answer.headers.update(limits)
             return answer
         self.faults.remove(fault)
         if fault.after:
@@ -144,13 +155,33 @@ class DiscordServer:
             request.transport.abort()
             raise asyncio.CancelledError
         if fault.retry_after is not None:
-            body = {
-                "message": "You are being rate limited.",
-                "retry_after": fault.retry_after,
-                "global": False,
-            }
-            return _json(body, status=429, headers={"Retry-After": str(fault.retry_after)})
+            return self._too_many(fault.retry_after, {})
         return _refusal(fault.status, fault.code, "injected by the test")
+
+    def _count(self, request: web.Request) -> tuple[dict[str, str], bool]:
+        """The rate-limit headers of this call (topics/rate-limits), and whether it is one too many."""
+        if "channel" not in request.match_info:
+            return {}, False
+        bucket = f"{request.method} {request.match_info['channel']}"
+        most, window = self.rate
+        now = time.monotonic()
+        began, used = self._windows.get(bucket, (now, 0))
+        if now - began >= window * 0.9:  # two clocks: not refused for being a little early
+            began, used = now, 0
+        self._windows[bucket] = (began, used + 1)
+        left = began + window - now
+        headers = {
+            "X-RateLimit-Limit": str(most),
+            "X-RateLimit-Remaining": str(max(most - used - 1, 0)),
+            "X-RateLimit-Reset": str(time.time() + left),
+            "X-RateLimit-Reset-After": f"{left:.3f}",
+            "X-RateLimit-Bucket": request.method.lower(),
+        }
+        return headers, used >= most
+
+    def _too_many(self, seconds: float, headers: dict[str, str]) -> web.Response:
+        body = {"message": "You are being rate limited.", "retry_after": seconds, "global": False}
+        return _json(body, status=429, headers={"Retry-After": str(seconds), **headers})
 
     async def _me(self, _request: web.Request) -> web.Response:
         return _json(_user())
@@ -165,10 +196,15 @@ class DiscordServer:
             "bot_require_code_grant": False,
             "verify_key": "",
             "flags": 0,
-            "owner": _user(),
+            "owner": {**_user(), "id": str(OWNER_ID), "username": "owner", "bot": False},
             "team": None,
         }
         return _json(application)
+
+    async def _open_dm(self, request: web.Request) -> web.Response:
+        """A direct message channel with one person; here it has that person's id."""
+        recipient = str((await request.json())["recipient_id"])
+        return _json({"id": recipient, "type": 1, "recipients": [{**_user(), "id": recipient, "bot": False}]})
 
     async def _put_commands(self, request: web.Request) -> web.Response:
         self.commands = await request.json()

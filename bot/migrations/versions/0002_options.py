@@ -1,4 +1,4 @@
-"""More options of a clip: the camera's move, a loop, sound."""
+"""More options of a clip: the camera's move, a loop, sound. Delivered jobs whose card still stands are found."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,3 +13,5 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("camera", sa.String(24)))
     for name in ("loop", "sound"):
         op.add_column("jobs", sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false()))
+    left = sa.text("state = 'delivered' AND card_id IS NOT NULL")
+    op.create_index("jobs_with_a_card_left", "jobs", ["changed_at"], sqlite_where=left, postgresql_where=left)
