@@ -1,6 +1,6 @@
 """The modal in which a clip is described: its questions, and what a submitted one says.
 
-A modal holds five questions, so only those are asked that have more than one answer. All that is needed
+A modal holds five questions, so of the settings only those are asked that have more than one answer. All that is needed
 to understand a submitted one stands in its custom_id, so it works after any restart.
 """
 
@@ -53,9 +53,8 @@ def form(
     if len(pictures) > 1:
         questions.append(_select("Picture", "picture", _picture_options(pictures), "0"))
     questions.append(_prompt_field(ask.prompt if prompt is None else prompt, plans))
-    if len(plans) > 1:
-        options = [_model_option(plan, menu) for plan in plans]
-        questions.append(_select("Model", "model", options, shown["model"]))
+    # Also where there is but one: it tells the price, and that the answer means this one.
+    questions.append(_select("Model", "model", model_options(plans, menu), shown["model"]))
     for name, offers in _offers(ask, plans).items():
         if options := _options(name, offers, plans):
             questions.append(_select(name.capitalize(), name, options, shown[name]))
@@ -69,20 +68,19 @@ def read(answers: Mapping[str, str], ask: Ask, menu: Menu) -> Ask:
 
     What the person did not touch gives way where the chosen model does not have it; what they chose stays.
     """
-    plans = _plans(ask, menu)
-    shown = _shown(ask, plans, menu)
-    given = {name: answers.get(name) or before for name, before in shown.items()}
-    chosen = {name for name, value in given.items() if value != shown[name]}
+    shown = _shown(ask, _plans(ask, menu), menu)
+    given = {name: answers[name] for name in shown if name in answers}
     values = {name: None if value == BY_ITSELF else value for name, value in given.items()}
-    seconds = values["seconds"]
+    seconds = values.get("seconds")
     filled = replace(
         ask,
         prompt=answers.get("prompt", ""),
-        model=values["model"],
-        seconds=int(seconds) if seconds and seconds.isdecimal() else None,
-        quality=values["quality"],
-        ratio=values["ratio"],
+        model=values.get("model", ask.model),
+        seconds=int(seconds) if seconds and seconds.isdecimal() else ask.seconds,
+        quality=values.get("quality", ask.quality),
+        ratio=values.get("ratio", ask.ratio),
     )
+    chosen = {name for name, value in given.items() if value != shown[name]}
     return adapted(filled, menu, chosen=chosen)
 
 

@@ -124,5 +124,7 @@ async def fetch(http: HTTPClient, source: Source, rules: PictureRules, *, name: 
         async with asyncio.timeout(READ_SECONDS):
             data = await http.get_from_cdn(source.url)
     except (discord.DiscordException, aiohttp.ClientError, OSError):
-        raise Refusal(f"{name} could not be fetched from Discord. Please attach it again. {FREE}") from None
+        raise Refusal(
+            f"{name} could not be fetched from Discord. Please try again, or attach it anew. {FREE}"
+        ) from None
     return await normalise(data, rules, name=name)

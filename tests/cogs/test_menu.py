@@ -9,8 +9,20 @@ import pytest
 from PIL import Image
 from simcord import ChannelHandle, InteractionResult, MemberActor
 
+from bot.errors import Cause, ProviderRejected
 from bot.jobs.machine import Job
-from tests.cogs.conftest import MODELS, Town, chosen, fields, picture, pictures_in, said, text_of
+from tests.cogs.conftest import (
+    MODELS,
+    Town,
+    answer_to,
+    chosen,
+    fields,
+    parts_of,
+    picture,
+    pictures_in,
+    said,
+    text_of,
+)
 
 MENU = "Animate this picture"
 
@@ -154,6 +166,94 @@ async def test_a_picture_in_an_embed(town: Town) -> None:
     assert "picture" not in fields(opened)
 
 
+COPY = "https://cdn.simcord.invalid/copies"
+
+
+def arrange(town: Town, message: discord.Message, **parts: list[dict[str, Any]]) -> None:
+    """Make a message what another app would have sent; Discord's copies of its pictures can be fetched."""
+    stored = town.env.backend.get_message(town.channel.id, message.id)
+    for name, value in parts.items():
+        setattr(stored, name, value)
+
+
+async def test_pictures_in_components(town: Town) -> None:
+    """Of another app's message: galleries, thumbnails, files; neither clips nor addresses that Discord did not copy."""
+    message = await town.moderator.send(town.channel, "x", attachments=[("own.png", picture())])
+    own = town.env.backend.get_message(town.channel.id, message.id).attachments[0]
+    town.env.backend.cdn._blobs[f"{COPY}/2/sea"] = picture(800, 400)
+
+    def media(url: str, **facts: Any) -> dict[str, Any]:
+        return {"url": url, "content_type": "image/png", **facts}
+
+    gallery = [
+        media("https://example.com/sea.png", proxy_url=f"{COPY}/2/sea", width=800, height=400),
+        media("https://example.com/clip.mp4", proxy_url=f"{COPY}/3/clip", content_type="video/mp4"),
+        media("http://127.0.0.1/secret.png"),
+    ]
+    section = {
+        "type": 9,
+        "components": [{"type": 10, "content": "words"}],
+        "accessory": {"type": 11, "media": media(own["url"], attachment_id=own["id"], width=64, height=48)},
+    }
+    container = {
+        "type": 17,
+        "components": [section, {"type": 12, "items": [{"media": item} for item in gallery]}],
+    }
+    file = {"type": 13, "file": media("https://example.com/b.png", proxy_url=f"{COPY}/4/b")}
+    arrange(town, message, components=[container, file], attachments=[])
+
+    opened = await pick(town, town.bob, message)
+    await submit(town, town.bob, opened, picture="1")
+
+    options = fields(opened)["picture"]["options"]
+    assert [(option["label"], option.get("description")) for option in options] == [
+        ("1. own.png", "64 × 48"),
+        ("2. sea.png", "800 × 400"),
+        ("3. b.png", None),
+    ]
+    with Image.open(io.BytesIO(town.file(pictures_in(town.card())[0]))) as image:
+        assert image.width > image.height
+
+
+async def test_a_huge_copy_is_asked_for_smaller(town: Town) -> None:
+    """Nobody says how many bytes it has, but Discord serves every size."""
+    link = f"{COPY}/huge.png?width=4096&height=2048"
+    town.env.backend.cdn._blobs[link] = picture(1024, 512)
+    message = await town.ada.send(town.channel, "look")
+    image = {"url": "https://example.com/huge.png", "proxy_url": f"{COPY}/huge.png"}
+    arrange(town, message, embeds=[{"type": "image", "thumbnail": image | {"width": 40960, "height": 20480}}])
+
+    result = await submit(town, town.bob, await pick(town, town.bob, message))
+
+    assert said(result).startswith("On its way")
+
+
+async def test_the_same_file_twice_is_one_picture(town: Town) -> None:
+    """An app's embed shows a file of the same message, by Discord's other host."""
+    message = await send(town, town.ada)
+    file = town.env.backend.get_message(town.channel.id, message.id).attachments[0]
+    other = file["url"].replace("cdn.", "media.")
+    arrange(town, message, embeds=[{"type": "rich", "image": {"url": file["url"], "proxy_url": other}}])
+
+    opened = await pick(town, town.bob, message)
+
+    assert "picture" not in fields(opened)
+
+
+async def test_a_model_out_of_reach_is_not_offered(town: Town) -> None:
+    """Its route is in trouble: neither in the form nor among the other models."""
+    post = await town.posted(town.ada)
+    await town.animatic.desk._health.failed("makevid", ProviderRejected(Cause.BAD_KEY))
+
+    opened = await pick(town, town.bob, post)
+    others = await town.bob.click(post, label="Other model")
+
+    assert [option["value"] for option in fields(opened)["model"]["options"]] == ["sketch"]
+    [select] = [part for part in parts_of(answer_to(others)) if part["type"] == 3]
+    assert [option["value"] for option in select["options"]] == ["sketch"]
+    assert said(await submit(town, town.bob, opened, prompt="waves")).startswith("On its way: Sketch")
+
+
 async def test_the_source_picture_of_a_post(town: Town) -> None:
     """A V2 message lists no attachments; the clip is no picture; the owner is who posted the picture first."""
     post = await town.posted(town.ada)
@@ -251,12 +351,12 @@ async def test_the_menu_works_after_a_restart(town: Town) -> None:
 
 
 async def test_one_model_alone_asks_little(town: Town) -> None:
-    """With the sketch only there is nothing to choose but the words and the length."""
+    """With the sketch only there is nothing to choose but the words and the length; the price is told."""
     await town.restart(models={"sketch": MODELS["sketch"]})
     opened = await pick(town, town.bob, await send(town, town.ada))
 
-    assert "model" not in fields(opened)
-    assert "prompt" in fields(opened)
+    assert [option["description"] for option in fields(opened)["model"]["options"]] == ["5 s · free"]
+    assert set(fields(opened)) <= {"prompt", "model", "seconds"}
 
 
 def test_no_privileged_intent(town: Town) -> None:
