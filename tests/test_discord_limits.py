@@ -25,7 +25,7 @@ from bot.ui.controls import LABELS, JobButton, ModelSelect, form_ask
 from bot.ui.sources import MOST_PICTURES, Source
 from cogs.animate import FORM, animate_command
 from tests.cogs import conftest
-from tests.cogs.conftest import Town
+from tests.cogs.conftest import MODELS, Town
 from tests.jobs.test_machine import a_job
 
 town = conftest.town
@@ -222,8 +222,16 @@ def counted(payload: dict[str, Any]) -> int:
     return own + sum(counted(part) for key in ("options", "choices") for part in payload.get(key) or [])
 
 
-async def test_the_command_tree(town: Town) -> None:
-    """As the bot registers it, cogs and all."""
+MANY = {
+    f"kling-{n}": ModelSettings(route="makevid", variant="kling", label=f"{n} ".ljust(80, "K"))
+    for n in range(30)
+}
+
+
+@pytest.mark.parametrize("models", [MODELS, MANY, {"sketch": MODELS["sketch"]}], ids=["usual", "many", "one"])
+async def test_the_command_tree(town: Town, models: dict[str, ModelSettings]) -> None:
+    """As the bot registers it, cogs and all, with few models and with many."""
+    await town.restart(models=models)
     tree = town.animatic.bot.tree
     payloads = [command.to_dict(tree) for command in tree.get_commands()]
 
