@@ -17,6 +17,7 @@ from bot.config import ModelSettings
 from bot.errors import Cause, Refusal
 from bot.jobs.announcing import Waiting
 from bot.jobs.desk import Ask, asked, possible
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
 from bot.providers.base import Capabilities
@@ -285,6 +286,22 @@ def test_every_post(lineage: Lineage | None, pictures: bool) -> None:
     assert all(len(part["label"]) <= 12 for part in walk(payload) if part["type"] == BUTTON), (
         "five in a row on a phone"
     )
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_private_post(cause: Cause) -> None:
+    """What goes to the asker instead."""
+    job = wordy_job(State.POSTING)
+
+    check_message(cards.private_post(job, wordy_menu(), f"animatic-{ID}.mp4", cause).to_components())
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_word_to_the_owner(cause: Cause) -> None:
+    """A plain message."""
+    now = a_job(State.QUEUED).created_at
+
+    assert len(cards.route_in_trouble("r" * 32, Trouble(cause=cause, since=now, until=now))) <= CONTENT
 
 
 def test_nonces() -> None:

@@ -74,6 +74,7 @@ jobs = Table(
     Column("picture_by", BigInteger),
     Column("card_id", BigInteger, index=True),
     Column("post_id", BigInteger, index=True),
+    Column("post_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
     Column("model", String(32), nullable=False),
     Column("route", String(32), nullable=False),
