@@ -25,6 +25,7 @@ PROMPT_LIMIT = 4000
 MESSAGE_LIMIT = 2000
 BY_ITSELF = "-"  # the value of "whatever the model takes by itself"
 
+PRICED = "With what one clip costs as it stands here; another length or quality has its own price."
 TITLES = {
     "animate": "Animate this picture",
     "remix": "Remix",
@@ -39,12 +40,10 @@ def form(
     menu: Menu,
     *,
     pictures: Sequence[Source] = (),
-    prompt: str | None = None,
 ) -> ui.Modal:
     """The modal for an Ask, filled with it. Raises Refusal when no configured model can do it.
 
-    With more than one of `pictures`, the first question is which. `prompt` stands in its field instead of
-    the Ask's.
+    With more than one of `pictures`, the first question is which.
     """
     plans = _plans(ask, menu)
     shown = _shown(ask, plans, menu)
@@ -52,9 +51,10 @@ def form(
     questions: list[ui.Label[Any]] = []
     if len(pictures) > 1:
         questions.append(_select("Picture", "picture", _picture_options(pictures), "0"))
-    questions.append(_prompt_field(ask.prompt if prompt is None else prompt, plans))
+    questions.append(_prompt_field(ask.prompt, plans))
     # Also where there is but one: it tells the price, and that the answer means this one.
-    questions.append(_select("Model", "model", model_options(plans, menu), shown["model"]))
+    options = model_options(plans, menu)
+    questions.append(_select("Model", "model", options, shown["model"], PRICED))
     for name, offers in _offers(ask, plans).items():
         if options := _options(name, offers, plans):
             questions.append(_select(name.capitalize(), name, options, shown[name]))
@@ -209,13 +209,17 @@ def _prompt_field(prompt: str, plans: Sequence[Plan]) -> ui.Label[Any]:
 
 
 def _select(
-    text: str, custom_id: str, options: Iterable[discord.SelectOption], default: str
+    text: str,
+    custom_id: str,
+    options: Iterable[discord.SelectOption],
+    default: str,
+    description: str | None = None,
 ) -> ui.Label[Any]:
     options = list(options)
     for option in options:
         option.default = option.value == default
     select: ui.Select[Any] = ui.Select(custom_id=custom_id, options=options)
-    return ui.Label(text=text, component=select)
+    return ui.Label(text=text, description=description, component=select)
 
 
 def _cut(text: str) -> str:
