@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ from discord.http import Route
 from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
-from bot.jobs.desk import Desk
+from bot.jobs.budgets import Budget, Scope
+from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health
 from bot.jobs.limits import Limits, RequeueRules, RulesOf
@@ -125,6 +126,8 @@ async def build(
             announcer=announcer,
             wake=engine.wake,
             now=now,
+            budgets=owner_budgets(config),
+            alert=alerts(store, announcer, now),
             requeue_rules=requeue,
         )
         callbacks = None
@@ -160,6 +163,30 @@ def requeue_rules(config: Config) -> RulesOf:
         return rules
 
     return rules_of
+
+
+def owner_budgets(config: Config) -> BudgetsOf:
+    """The budgets of the config, the same for everybody."""
+    limited_by = config.limits.budgets()
+
+    async def budgets_of(_who: Who) -> Sequence[Budget]:
+        return limited_by
+
+    return budgets_of
+
+
+def alerts(store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime]) -> Alert:
+    """Tells the owner, once in a stretch of time, that the bot's budget is spent to a mark."""
+
+    async def alert(guild_id: int | None, budget: Budget, mark: int) -> None:
+        if budget.scope is not Scope.ALL:
+            return
+        key, began = f"alert:{budget.scope}:{budget.stretch}:{mark}", budget.stretch.began(now()).isoformat()
+        if await store.recall(key) != began:
+            await store.remember(key, began)
+            await announcer.tell_owner_of_budget(budget, mark)
+
+    return alert
 
 
 def worker_name() -> str:
