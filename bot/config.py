@@ -235,9 +235,10 @@ class ModelSettings(Section):
         description="What members read; unset: the name with a capital",
         examples=["Kling"],
     )
-    price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] = Field(
-        default=Decimal(0),
-        description="What one second of clip costs you, in money.currency; or a table of that by quality",
+    price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] | None = Field(
+        default=None,
+        description="What one second of clip costs you, in money.currency; or a table of that by quality. "
+        "Unset: what the vendor's price list says, where there is one and the currency is $",
         examples=[0.07],
     )
     sound_price: Annotated[Decimal, BeforeValidator(_rate)] = Field(
@@ -264,7 +265,7 @@ class ModelSettings(Section):
 
         A quality that the table does not name costs as much as its dearest.
         """
-        rate = self.price
+        rate = Decimal(0) if self.price is None else self.price
         if isinstance(rate, dict):
             rate = rate.get(quality or "", max(rate.values()))
         return math.ceil((rate + (self.sound_price if sound else 0)) * seconds * 100)
