@@ -490,10 +490,10 @@ def _routes_in(routes: object) -> Iterable[tuple[str, RouteSettings]]:
     try:
         return RoutesSettings.model_validate(routes).configured.items()
     except ValidationError:
-        return [(name, settings.model_construct()) for name, settings in _route_kinds().items()]
+        return [(name, settings.model_construct()) for name, settings in route_kinds().items()]
 
 
-def _route_kinds() -> dict[str, type[RouteSettings]]:
+def route_kinds() -> dict[str, type[RouteSettings]]:
     kinds = {name: _table(field.annotation) for name, field in RoutesSettings.model_fields.items()}
     return {name: kind for name, kind in kinds.items() if kind and issubclass(kind, RouteSettings)}
 
@@ -644,7 +644,7 @@ def _several(mistakes: list[str]) -> PydanticCustomError:
 def _how_to(route: str) -> str:
     if RoutesSettings.model_fields[route].default is not None:
         return f"set routes.{route}.enabled = true"
-    if "api_key" not in _route_kinds()[route].model_fields:
+    if "api_key" not in route_kinds()[route].model_fields:
         return f"add [routes.{route}]"
     return f'add [routes.{route}] with api_key = "…", or set {_variable(["routes", route, "api_key"])}'
 
