@@ -173,9 +173,9 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
         "quality": quality,
         "end_picture": ask.has_end_picture or None,
         "picture": ask.has_picture or None,
-        "negative_prompt": ask.negative_prompt,
-    }.get(only.option) or getattr(ask, only.option, None)
-    if not wanted or (only.value is not None and wanted != only.value):
+        "negative_prompt": ask.negative_prompt or None,
+    }.get(only.option, getattr(ask, only.option, None))
+    if wanted is None or wanted is False or (only.value is not None and wanted != only.value):
         return
     needs: list[str] = []
     if only.seconds and seconds not in only.seconds:

@@ -82,11 +82,13 @@ FULL = a_menu(
         ratios=("16:9", "1:1"),
         negative_prompt=200,
         cameras=("zoom in", "pan left"),
+        strength=(0.0, 1.0),
         end_picture=True,
         text_only=True,
         only=(
             Only(option="camera", seconds=(5,), qualities=("std",), picture=False),
             Only(option="end_picture", qualities=("pro",)),
+            Only(option="strength", end_picture=False),
         ),
     ),
     luma=Capabilities(
@@ -147,6 +149,10 @@ FULL = a_menu(
         (
             Ask(prompt="waves", has_picture=True, has_end_picture=True),
             "Kling has `end_picture` only with quality pro. Or choose another `model`: Luma can do this.",
+        ),
+        (
+            Ask(prompt="waves", has_picture=True, has_end_picture=True, quality="pro", strength=0.0),
+            "Kling has `strength` only with no end picture.",
         ),
         (
             Ask(prompt="waves", has_picture=True, ratio="9:16"),
