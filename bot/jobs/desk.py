@@ -5,7 +5,6 @@ queued or paid. What a person can mend is raised as a Refusal.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import log
@@ -126,7 +125,7 @@ def adapted(ask: Ask, menu: Menu, *, chosen: Collection[str] = ()) -> Ask:
         "quality": ask.quality in can.qualities,
         "ratio": ask.ratio in ratios,
         "camera": ask.camera in can.cameras,
-        "negative_prompt": len(ask.negative_prompt or "") <= can.negative_prompt,
+        "negative_prompt": _length(ask.negative_prompt or "") <= can.negative_prompt,
         "strength": low <= (ask.strength or 0.0) <= high,
         "loop": can.loop,
         "sound": can.sound,
@@ -163,20 +162,41 @@ def picture_rules(plan: Plan, who: Who) -> PictureRules:
     return replace(rules, max_bytes=min(rules.max_bytes, (who.upload_limit or DEFAULT_UPLOAD_LIMIT) - ROOM))
 
 
-def check(ask: Ask, menu: Menu) -> Plan:
-    """Check an Ask against what its model can do. No I/O. Raises Refusal."""
+def check(ask: Ask, menu: Menu, *, reachable: Callable[[Model], bool] = lambda _model: True) -> Plan:
+    """Check an Ask against what its model can do. No I/O.
+
+    Raises Refusal, which also names those of the other models in reach that can do all of it.
+    """
     model = _model(ask.model, menu)
+    try:
+        return _plan(ask, model)
+    except Refusal as refusal:
+        others = [other for other in menu.models.values() if other is not model and reachable(other)]
+        able = [other.label for other in others if _can(ask, other)]
+        if not able:
+            raise
+        sentence = str(refusal).removesuffix(FREE)
+        raise Refusal(f"{sentence}Or choose another `model`: {_listed(able)} can do this. {FREE}") from None
+
+
+def _can(ask: Ask, model: Model) -> bool:
+    try:
+        _plan(ask, model)
+    except Refusal:
+        return False
+    return True
+
+
+def _plan(ask: Ask, model: Model) -> Plan:
     can, label = model.can, model.label
     prompt = ask.prompt.strip()
-    if len(prompt) > can.prompt_length:
+    if (length := _length(prompt)) > can.prompt_length:
         raise Refusal(
-            f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
+            f"Your prompt has {length:,} characters; {label} takes at most {can.prompt_length:,}. "
             f"Please shorten it. {FREE}"
         )
     if ask.has_picture and not can.takes_picture:
-        raise Refusal(
-            f"{label} works from words alone. Leave the picture out, or choose another model. {FREE}"
-        )
+        raise Refusal(f"{label} works from words alone. Leave the picture out. {FREE}")
     if not ask.has_picture:
         if ask.has_end_picture:
             raise Refusal(f"An end picture needs a first picture. Attach one as `picture`. {FREE}")
@@ -189,9 +209,9 @@ def check(ask: Ask, menu: Menu) -> Plan:
     negative = (ask.negative_prompt or "").strip() or None
     if negative and not can.negative_prompt:
         raise Refusal(f"{label} has no negative prompt. Leave `negative` out. {FREE}")
-    if negative and len(negative) > can.negative_prompt:
+    if negative and (length := _length(negative)) > can.negative_prompt:
         raise Refusal(
-            f"Your negative prompt has {len(negative)} characters; {label} takes at most "
+            f"Your negative prompt has {length} characters; {label} takes at most "
             f"{can.negative_prompt}. Please shorten it. {FREE}"
         )
     if ask.strength is not None:
@@ -241,9 +261,9 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
         "quality": quality,
         "end_picture": ask.has_end_picture or None,
         "picture": ask.has_picture or None,
-        "negative_prompt": ask.negative_prompt,
-    }.get(only.option) or getattr(ask, only.option, None)
-    if not wanted or (only.value is not None and wanted != only.value):
+        "negative_prompt": ask.negative_prompt or None,
+    }.get(only.option, getattr(ask, only.option, None))
+    if wanted is None or wanted is False or (only.value is not None and wanted != only.value):
         return
     needs: list[str] = []
     if only.seconds and seconds not in only.seconds:
@@ -257,7 +277,16 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
     if needs:
         option = {"negative_prompt": "negative"}.get(only.option, only.option)
         what = f"`{option}`" if only.value is None else f"{option} {only.value}"
-        raise Refusal(f"{label} has {what} only with {' and '.join(needs)}. {FREE}")
+        raise Refusal(f"{label} has {what} only with {_listed(needs)}. {FREE}")
+
+
+def _length(text: str) -> int:
+    """In UTF-16 units, as the strictest of the vendors and Discord itself count: an emoji is two or more."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _either(values: tuple[object, ...]) -> str:
@@ -324,7 +353,7 @@ class Desk:
 
     def plan(self, ask: Ask) -> Plan:
         """Check an Ask against what its model can do, and whether that model is to be reached. No I/O. Raises Refusal."""
-        plan = check(ask, self.menu)
+        plan = check(ask, self.menu, reachable=self._reachable)
         if not self._reachable(plan.model):
             raise Refusal(self._out_of_reach(ask, plan.model))
         return plan
@@ -346,15 +375,13 @@ class Desk:
             if theirs
             else f"{model.label} is not answering"
         )
-        others = []
-        for other in self.menu.models.values():
-            if other.name != model.name and self._reachable(other):
-                with suppress(Refusal):
-                    check(replace(ask, model=other.name), self.menu)
-                    others.append(other.label)
+        others = [
+            other.label
+            for other in self.menu.models.values()
+            if other.name != model.name and self._reachable(other) and _can(ask, other)
+        ]
         if others:
-            named = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} and {others[-1]}"
-            return f"{sentence}. You can have this from {named}: choose another `model`. {FREE}"
+            return f"{sentence}. You can have this from {_listed(others)}: choose another `model`. {FREE}"
         return f"{sentence}. Please try again later. {FREE}"
 
     def now(self) -> datetime:
