@@ -36,6 +36,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.providers.luma import LumaAgentsSettings, LumaSettings
 from bot.providers.makevid import MakevidSettings
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch import SketchSettings
@@ -196,6 +197,8 @@ class RoutesSettings(Section):
     """
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
+    luma: LumaSettings | None = Field(default=None, description="Luma's Dream Machine API")
+    luma_agents: LumaAgentsSettings | None = Field(default=None, description="Luma's Agents API")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from math import log
 from typing import TypeVar
 
 import structlog
@@ -21,7 +20,7 @@ from bot.jobs.limits import Limits
 from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
-from bot.providers.base import Only
+from bot.providers.base import Only, nearest_ratio
 
 logger = structlog.get_logger(__name__)
 
@@ -172,16 +171,6 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
 
 def _either(values: tuple[object, ...]) -> str:
     return " or ".join(str(value) for value in values)
-
-
-def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
-    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
-
-    def apart(ratio: str) -> float:
-        across, down = ratio.split(":")
-        return abs(log(width / height) - log(float(across) / float(down)))
-
-    return min(ratios, key=apart)
 
 
 def _model(name: str | None, menu: Menu) -> Model:

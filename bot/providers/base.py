@@ -7,6 +7,7 @@ A provider builds one request, makes one call and maps the answer to an outcome 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import log
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -81,6 +82,16 @@ class Capabilities:
     least_poll_gap: timedelta = timedelta(seconds=5)
     free: bool = False
     by_ai: bool = True
+
+
+def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
+    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
+
+    def apart(ratio: str) -> float:
+        across, down = ratio.split(":")
+        return abs(log(width / height) - log(float(across) / float(down)))
+
+    return min(ratios, key=apart)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
