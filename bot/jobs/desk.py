@@ -4,7 +4,7 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime

@@ -233,7 +233,7 @@ class _Luma(ABC):
             allow_private=self._allow_private,
         )
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027  # nothing to do is right for both
         """Nothing to let go of: the session belongs to whoever made it."""
 
     async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Answer:
