@@ -277,8 +277,8 @@ def test_every_route_of_the_config_has_an_adapter() -> None:
         ),
         (
             '[models.kling]\nroute = "makevideo"',
-            f"models.kling.route = \"makevideo\": must be one of {', '.join(map(repr, ROUTES[:-1]))} "
-            f"or {ROUTES[-1]!r}, for example route = \"makevid\"",
+            f'models.kling.route = "makevideo": must be one of {", ".join(map(repr, ROUTES[:-1]))} '
+            f'or {ROUTES[-1]!r}, for example route = "makevid"',
         ),
         ("[dicsord]", "dicsord: there is no such key; did you mean discord?"),
         ('token = "x"', "token: there is no such key; did you mean discord.token?"),

@@ -281,7 +281,9 @@ class _LumaServer(ABC):
     def _error(self, status: int, detail: str) -> web.Response:
         return self._answer({"detail": detail}, status=status, headers=self._retry_header(status))
 
-    def _answer(self, body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    def _answer(
+        self, body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
         return web.json_response(body, status=status, headers=headers)
 
     def _retry_header(self, status: int) -> dict[str, str]:
@@ -361,7 +363,9 @@ class DreamMachineServer(_LumaServer):
         if self.list_is is not None:
             return self._answer(self.list_is)
         try:
-            limit, offset = (int(request.query.get(name, usual)) for name, usual in (("limit", 100), ("offset", 0)))
+            limit, offset = (
+                int(request.query.get(name, usual)) for name, usual in (("limit", 100), ("offset", 0))
+            )
         except ValueError:
             return self._error(400, "limit and offset must be integers")
         if limit < 1 or offset < 0:
@@ -370,7 +374,9 @@ class DreamMachineServer(_LumaServer):
         every = [*self.others, *(self.shape(task) for task in reversed(self.tasks.values()))]
         page = every[offset : offset + limit]
         more = {"has_more": offset + len(page) < len(every)} if self.tells_more else {}
-        return self._answer({"generations": page, "count": len(page), "limit": limit, "offset": offset, **more})
+        return self._answer(
+            {"generations": page, "count": len(page), "limit": limit, "offset": offset, **more}
+        )
 
     async def _credits(self, request: web.Request) -> web.StreamResponse:
         self.calls["GET /credits"] += 1
@@ -444,7 +450,9 @@ class LumaAgentsServer(_LumaServer):
         self._sign(task)
         return task.links[-1]
 
-    def _answer(self, body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    def _answer(
+        self, body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> web.Response:
         usual = {"X-API-Version": "2026-04-01", "X-Request-Id": uuid.uuid4().hex}
         return super()._answer(body, status=status, headers={**usual, **(headers or {})})
 
@@ -595,5 +603,3 @@ def _image(reference: Any) -> None:
 
 def _page() -> web.Response:
     return web.Response(text=PAGE, content_type="text/html")
-
-

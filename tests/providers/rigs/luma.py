@@ -44,8 +44,6 @@ class _DreamMachine(Rig):
         Case.FAILED: broke(Cause.BROKEN, False),
         Case.MODERATED_LATER: broke(Cause.MODERATION, False),
     }
-    tag_url: ClassVar[str | None] = None
-    first: ClassVar[ClipRequest]
 
     @classmethod
     @asynccontextmanager
@@ -61,7 +59,7 @@ class _DreamMachine(Rig):
         settings = LumaSettings(
             api_key=SecretStr(setup.key or self.server.api_key),
             base_url=setup.address or self.server.base_url,
-            tag_url=self.tag_url,
+            tag_url="https://animatic.invalid/tags",
             request_timeout=setup.request_seconds,
             clip_timeout=setup.clip_seconds,
             clip_max_bytes=setup.clip_bytes,
@@ -89,14 +87,9 @@ class DreamMachinePictures(_DreamMachine):
         callback = f"https://clips.invalid/callbacks/luma/{reference}/{CALLBACK_SECRET}"
         return replace(self.first, reference=reference, callback=callback if reference else None)
 
-    def provider(self, setup: Setup) -> Luma:
-        self.tag_url = "https://animatic.invalid" if not setup.key else None  # type: ignore[misc]
-        return super().provider(setup)
-
 
 class DreamMachineWords(_DreamMachine):
     name = "luma: Dream Machine, words, tag"
-    tag_url = "https://animatic.invalid/tags"
     lacks: ClassVar = _DreamMachine.lacks | {Case.BAD_PICTURE: "a clip from words alone has no picture"}
 
     def request(self, reference: str, case: Case) -> ClipRequest:
@@ -115,7 +108,9 @@ class _Agents(Rig):
     server: LumaAgentsServer
     lacks: ClassVar = LACKS
     knobs: ClassVar = KNOBS | {
-        Case.MODERATED_LATER: knob(fail_with="against the rules", fail_code="content_moderated", polls_until_done=0),
+        Case.MODERATED_LATER: knob(
+            fail_with="against the rules", fail_code="content_moderated", polls_until_done=0
+        ),
         Case.BAD_PICTURE: nothing,
     }
     expects: ClassVar = {
