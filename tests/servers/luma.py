@@ -534,12 +534,15 @@ VIDEO_FIELDS = {
     "keyframe_indexes",
 }
 # As Luma's page at Replicate lists them.
-CONCEPTS = set(
-    "truck_left truck_right pan_left pan_right pedestal_up pedestal_down tilt_up tilt_down roll_left roll_right "
-    "zoom_in zoom_out push_in pull_out dolly_zoom orbit_left orbit_right crane_up crane_down aerial aerial_drone "
-    "low_angle high_angle eye_level ground_level over_the_shoulder pov selfie handheld static bolt_cam overhead "
-    "elevator_doors tiny_planet".split()
-)
+# fmt: off
+CONCEPTS = {
+    "truck_left", "truck_right", "pan_left", "pan_right", "pedestal_up", "pedestal_down", "tilt_up",
+    "tilt_down", "roll_left", "roll_right", "zoom_in", "zoom_out", "push_in", "pull_out", "dolly_zoom",
+    "orbit_left", "orbit_right", "crane_up", "crane_down", "aerial", "aerial_drone", "low_angle",
+    "high_angle", "eye_level", "ground_level", "over_the_shoulder", "pov", "selfie", "handheld", "static",
+    "bolt_cam", "overhead", "elevator_doors", "tiny_planet",
+}
+# fmt: on
 LARGEST_IMAGE = 50 * 1024 * 1024
 
 
