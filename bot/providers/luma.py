@@ -351,8 +351,13 @@ class LumaAgents(_Luma):
     async def probe(self) -> None:
         """Ask for a task that is not there: a good key is told so. The API has no balance."""
         answer = await self._call("GET", f"/generations/{NOBODY}")
-        if answer.status not in (400, 404, 422):
+        try:
             _raise_for_error(answer)
+        except ProviderRejected as refused:
+            if answer.status not in (400, 404, 422) or refused.cause not in (Cause.BAD_INPUT, Cause.BROKEN):
+                raise
+        if not isinstance(answer.body, dict):  # a page of whoever has the address now
+            raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no JSON"))
 
     def _order(self, request: ClipRequest) -> dict[str, object]:
         """GenerationCreateParams of the SDK.

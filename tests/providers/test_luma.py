@@ -681,7 +681,15 @@ async def test_a_good_key_is_told_by_a_task_that_is_not_there(
     assert agents_server.creates == []
 
 
-@pytest.mark.parametrize(("fault", "cause"), [("402", Cause.NO_CREDIT), ("403", Cause.NOT_ALLOWED)])
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("402", Cause.NO_CREDIT),
+        ("403", Cause.NOT_ALLOWED),
+        ("detail:400:Invalid API key is provided", Cause.BAD_KEY),
+        ("405", Cause.BROKEN),
+    ],
+)
 async def test_a_probe_is_refused_as_a_create_would_be(
     agents: LumaAgents, agents_server: LumaAgentsServer, fault: str, cause: Cause
 ) -> None:
@@ -692,6 +700,23 @@ async def test_a_probe_is_refused_as_a_create_would_be(
         await agents.probe()
 
     assert caught.value.cause is cause
+
+
+@pytest.mark.parametrize("at", ["luma", "agents"])
+async def test_a_probe_is_not_taken_in_by_a_page(
+    luma: Luma,
+    agents: LumaAgents,
+    dream_machine: DreamMachineServer,
+    agents_server: LumaAgentsServer,
+    at: str,
+) -> None:
+    """Somebody else may have the address by now, and answer 200 to everything."""
+    dream_machine.next_poll = agents_server.next_poll = "html"
+
+    with pytest.raises(ProviderUnsure) as caught:
+        await {"luma": luma, "agents": agents}[at].probe()
+
+    assert caught.value.cause is Cause.UNREADABLE
 
 
 # What members are offered
