@@ -36,6 +36,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.providers.kling import KlingSettings
 from bot.providers.luma import LumaAgentsSettings, LumaSettings
 from bot.providers.makevid import MakevidSettings
 from bot.providers.settings import RouteSettings
@@ -197,6 +198,7 @@ class RoutesSettings(Section):
     """
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
+    kling: KlingSettings | None = Field(default=None, description="Kling's own API")
     luma: LumaSettings | None = Field(default=None, description="Luma's Dream Machine API")
     luma_agents: LumaAgentsSettings | None = Field(default=None, description="Luma's Agents API")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
@@ -763,7 +765,11 @@ def _keys_of_table(names: tuple[str, ...]) -> list[str]:
 
 
 def _is_secret(field: FieldInfo | None) -> bool:
-    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
+    return field is not None and _names_secret(field.annotation)
+
+
+def _names_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(_names_secret(part) for part in get_args(annotation))
 
 
 def _secrets_in(value: object) -> Iterator[SecretStr]:

@@ -11,7 +11,9 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
@@ -22,7 +24,7 @@ from pydantic import Field
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
-from bot.providers.base import Balance, Capabilities, ClipRequest, Only, Picture, nearest_ratio
+from bot.providers.base import Balance, Capabilities, ClipRequest, Only, Picture, Price, nearest_ratio
 from bot.providers.http import Answer, call, download, masked, retry_after
 from bot.providers.settings import Address, Key, UrlPath, WebRouteSettings
 
@@ -92,6 +94,15 @@ _CONCEPTS = {
     "static": "static",
 }
 
+
+def _prices(table: Mapping[int, Mapping[str, str]]) -> tuple[Price, ...]:
+    return tuple(
+        Price(a_clip=Decimal(dollars), seconds=seconds, quality=quality)
+        for seconds, by_quality in table.items()
+        for quality, dollars in by_quality.items()
+    )
+
+
 _RAY_2 = Capabilities(
     seconds=(5, 9),
     qualities=("720p", "540p", "1080p", "4k"),
@@ -103,8 +114,15 @@ _RAY_2 = Capabilities(
     end_picture=True,
     text_only=True,
     by_link=True,
+    prices=_prices(  # Luma's prices as a partner passed them on in 2025; its own list for this API was not found
+        {
+            5: {"540p": "0.40", "720p": "0.71", "1080p": "1.59", "4k": "6.37"},
+            9: {"540p": "0.72", "720p": "1.27", "1080p": "2.87", "4k": "11.47"},
+        }
+    ),
     typical=timedelta(seconds=110),
 )
+_RAY_FLASH_2 = replace(_RAY_2, prices=())  # only a reseller's prices, with a margin, were found
 _RAY_3_2 = Capabilities(
     seconds=(5, 10),
     qualities=("720p", "360p", "540p", "1080p"),
@@ -115,6 +133,12 @@ _RAY_3_2 = Capabilities(
     only=(Only(option="loop", seconds=(5,), end_picture=False),),
     end_picture=True,
     text_only=True,
+    prices=_prices(  # Luma's list of 2026-07-10, SDR: 10 s cost more than twice 5 s
+        {
+            5: {"360p": "0.06", "540p": "0.15", "720p": "0.30", "1080p": "1.20"},
+            10: {"360p": "0.18", "540p": "0.45", "720p": "0.90", "1080p": "3.60"},
+        }
+    ),
     typical=timedelta(seconds=110),
 )
 _LAST_FRAME_OF_10 = 240  # on Agents' grid of 24 a second
@@ -253,7 +277,7 @@ class _Luma(ABC):
 class Luma(_Luma):
     """Dream Machine v1. It takes back all credits of a task that failed (FAQ, "What if my generation fails")."""
 
-    models: ClassVar = {"ray-2": _RAY_2, "ray-flash-2": _RAY_2}
+    models: ClassVar = {"ray-2": _RAY_2, "ray-flash-2": _RAY_FLASH_2}
 
     def __init__(
         self, *, http: aiohttp.ClientSession, settings: LumaSettings, allow_private_addresses: bool = False

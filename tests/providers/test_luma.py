@@ -17,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.desk import Ask, check
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
-from bot.jobs.models import Menu, Model
+from bot.jobs.models import Menu, Model, listed_cents
 from bot.providers.base import Balance, ClipRequest
 from bot.providers.luma import MOST_PAGES, PAGE, Luma, LumaAgents, LumaAgentsSettings, LumaSettings
 from tests.providers.conftest import picture
@@ -746,6 +746,21 @@ async def test_a_loop_of_10_s_is_refused_at_once(luma: Luma, agents: LumaAgents)
         check(Ask(prompt="waves", loop=True, seconds=10), menu(luma, agents, "ray-3.2"))
 
     assert check(Ask(prompt="waves", loop=True, seconds=9), menu(luma, agents, "ray-2")).loop
+
+
+@pytest.mark.parametrize(
+    ("variant", "seconds", "quality", "cents"),
+    [("ray-2", 9, "1080p", 287), ("ray-3.2", 5, "360p", 6), ("ray-3.2", 10, "720p", 90)],
+)
+def test_a_clip_costs_what_luma_lists(
+    luma: Luma, agents: LumaAgents, variant: str, seconds: int, quality: str, cents: int
+) -> None:
+    """At Agents 10 s cost more than twice 5 s; and nothing on offer looks free because a line is missing."""
+    can = {**luma.variants, **agents.variants}[variant]
+
+    assert listed_cents(can, seconds, quality, False) == cents
+    for chosen in itertools.product(can.seconds, can.qualities):
+        assert listed_cents(can, *chosen, False) > 0
 
 
 def menu(luma: Luma, agents: LumaAgents, variant: str) -> Menu:
