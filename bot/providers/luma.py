@@ -325,7 +325,7 @@ class Luma(_Luma):
             raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no balance"))
         if cents <= 0:
             raise ProviderRejected(Cause.NO_CREDIT, "the balance is used up")
-        return Balance(amount=cents / 100, unit="$")
+        return Balance(amount=round(cents / 100, 2), unit="$")
 
     def _order(self, request: ClipRequest) -> dict[str, object]:
         """VideoCreateParams of the SDK. Fields that were not chosen are left out."""

@@ -462,7 +462,7 @@ async def test_a_callback_that_names_no_task_says_nothing(luma: Luma, body: byte
 
 
 @pytest.mark.parametrize(
-    ("cents", "left"), [(12345.5, Balance(amount=123.455, unit="$")), (7, Balance(amount=0.07, unit="$"))]
+    ("cents", "left"), [(12345.6, Balance(amount=123.46, unit="$")), (7, Balance(amount=0.07, unit="$"))]
 )
 async def test_the_balance_is_in_cents(
     luma: Luma, dream_machine: DreamMachineServer, cents: float, left: Balance
