@@ -40,6 +40,7 @@ from bot.media.encoders import Encoders
 from bot.providers.base import Provider
 from bot.providers.http import open_http
 from bot.providers.kling import open_kling
+from bot.providers.luma import Luma, LumaAgents
 from bot.providers.makevid import Makevid
 from bot.providers.sketch import Sketch
 from bot.ui.announcer import DiscordAnnouncer
@@ -221,6 +222,12 @@ ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
     "kling": lambda settings, parts: open_kling(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "luma": lambda settings, parts: Luma(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "luma_agents": lambda settings, parts: LumaAgents(
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
     "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),

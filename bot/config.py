@@ -38,6 +38,7 @@ from sqlalchemy.exc import ArgumentError
 
 from bot.jobs.budgets import Budget, Scope, Stretch, strictest
 from bot.providers.kling import KlingSettings
+from bot.providers.luma import LumaAgentsSettings, LumaSettings
 from bot.providers.makevid import MakevidSettings
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch import SketchSettings
@@ -202,6 +203,8 @@ class RoutesSettings(Section):
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
     kling: KlingSettings | None = Field(default=None, description="Kling's own API")
+    luma: LumaSettings | None = Field(default=None, description="Luma's Dream Machine API")
+    luma_agents: LumaAgentsSettings | None = Field(default=None, description="Luma's Agents API")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property

@@ -7,7 +7,6 @@ queued or paid. What a person can mend is raised as a Refusal.
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from math import log
 from typing import TypeVar
 
 import structlog
@@ -23,7 +22,7 @@ from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, Li
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Store, new_job_id
 from bot.jobs.tally import Load
-from bot.providers.base import Only, PictureRules
+from bot.providers.base import Only, PictureRules, nearest_ratio
 
 logger = structlog.get_logger(__name__)
 
@@ -291,16 +290,6 @@ def _listed(names: Sequence[str]) -> str:
 
 def _either(values: tuple[object, ...]) -> str:
     return " or ".join(str(value) for value in values)
-
-
-def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
-    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
-
-    def apart(ratio: str) -> float:
-        across, down = ratio.split(":")
-        return abs(log(width / height) - log(float(across) / float(down)))
-
-    return min(ratios, key=apart)
 
 
 def _model(name: str | None, menu: Menu) -> Model:
