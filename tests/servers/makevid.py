@@ -50,6 +50,7 @@ CREATE_FAULTS = {
     "redirect": "302 to another path",
     "echo_key": "401 whose text repeats the key that was sent",
     "huge": "200 with a body of many megabytes",
+    "moderated": "400 whose text names the moderation",
 }
 POLL_FAULTS = {
     "html": "200 with a page of the site",
@@ -57,6 +58,8 @@ POLL_FAULTS = {
     "never": "no answer ever comes",
     "unknown_word": "a status word that is not documented",
     "no_link": "success, but the link is not there yet",
+    "waits": "it waits for its turn",
+    "cancelled": "somebody cancelled it",
 }
 CLIP_FAULTS = {
     "html": "200, text/html",
@@ -196,6 +199,8 @@ class MakevidServer:
                 return web.json_response({"code": 1002, "message": text}, status=401)
             case "huge":
                 return web.json_response({"padding": "x" * (8 * 1024 * 1024)})
+            case "moderated":
+                return self._refusal(family, 400, 1301, "Failure to pass the risk control system")
         number = len(self.tasks) + 1
         task = Task(id=self.ids.format(n=number), family=family, body=body)
         self.tasks[task.id] = task
@@ -247,8 +252,8 @@ class MakevidServer:
         if task is None or (family != "kling" and task.family != family):
             return self._refusal(family, 404, 1201, "task not found")
         task.polls += 1
-        if fault == "unknown_word":
-            return web.json_response(RESULTS[task.family](task, "reticulating", None, ""))
+        if fault in ODD_WORDS:
+            return web.json_response(RESULTS[task.family](task, ODD_WORDS[fault][task.family], None, ""))
         running, done, failed = WORDS[task.family]
         if task.polls <= self.polls_until_done:
             return web.json_response(RESULTS[task.family](task, running, None, ""))
@@ -388,6 +393,12 @@ WORDS = {  # running, done, failed
     TEXT: ("processing", "succeed", "failed"),
     LUMA: ("processing", "completed", "failed"),
     RUNWAY: ("RUNNING", "SUCCEEDED", "FAILED"),
+}
+
+ODD_WORDS: dict[str | None, dict[str, str]] = {
+    "unknown_word": dict.fromkeys(WORDS, "reticulating"),
+    "waits": {IMAGE: "submitted", TEXT: "submitted", LUMA: "pending", RUNWAY: "THROTTLED"},
+    "cancelled": {IMAGE: "cancelled", TEXT: "cancelled", LUMA: "cancelled", RUNWAY: "CANCELLED"},
 }
 
 
