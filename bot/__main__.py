@@ -109,7 +109,7 @@ async def build(
             monotonic=monotonic,
             worker=worker_name(),
             folder=config.data.folder / "clips",
-            slots=config.engine.slots_of,
+            slots=config.slots_of,
             keep=timedelta(days=config.data.keep_days),
             stale=timedelta(seconds=config.engine.stale_after),
         )
@@ -158,18 +158,37 @@ async def open_encoders() -> AsyncIterator[Executor]:
         await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What adapters are made of, besides their settings. `private`: they may ask private addresses for clips."""
+
+    http: aiohttp.ClientSession
+    pool: Executor
+    folder: Path
+    private: bool
+
+
+# One line a route; its settings are those of the same name in RoutesSettings.
+ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
+    "makevid": lambda settings, parts: Makevid(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),
+}
+
+
 @asynccontextmanager
 async def open_providers(config: Config, pool: Executor) -> AsyncIterator[dict[str, Provider]]:
     """The adapters of all configured routes, by route."""
-    providers: dict[str, Provider] = {}
-    private = config.network.allow_private_addresses
     async with open_http() as http:
-        if config.routes.makevid:
-            providers["makevid"] = Makevid(
-                http=http, settings=config.routes.makevid, allow_private_addresses=private
-            )
-        if config.routes.sketch.enabled:
-            providers["sketch"] = Sketch(folder=config.data.folder / "sketch", pool=pool)
+        parts = Parts(
+            http=http,
+            pool=pool,
+            folder=config.data.folder,
+            private=config.network.allow_private_addresses,
+        )
+        routes = config.routes.configured
+        providers = {name: ADAPTERS[name](settings, parts) for name, settings in routes.items()}
         try:
             yield providers
         finally:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from bot.__main__ import ADAPTERS
 from bot.config import (
     Config,
     ConfigError,
     DiscordSettings,
-    EngineSettings,
     ModelSettings,
     RoutesSettings,
     StoreSettings,
@@ -104,7 +104,7 @@ def test_variables_reach_into_tables_of_any_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ANIMATIC_ROUTES__MAKEVID__API_KEY", "a-key")
     monkeypatch.setenv("ANIMATIC_MODELS__KLING__PRICE", "0.07")
     monkeypatch.setenv("animatic_models__luma__price__pro", "0.1")
-    monkeypatch.setenv("ANIMATIC_ENGINE__SLOTS__MAKEVID", "9")
+    monkeypatch.setenv("ANIMATIC_ROUTES__MAKEVID__SLOTS", "9")
     monkeypatch.setenv("ANIMATIC_DISCORD__SHARD_IDS", "0, 1")
     monkeypatch.setenv("ANIMATIC_DISCORD__SHARD_COUNT", "2")
 
@@ -112,7 +112,7 @@ def test_variables_reach_into_tables_of_any_name(monkeypatch: pytest.MonkeyPatch
 
     assert config.models["kling"].price == Decimal("0.07")
     assert config.models["luma"].price == {"pro": Decimal("0.1")}
-    assert config.engine.slots_of("makevid") == 9
+    assert config.slots_of("makevid") == 9
     assert config.discord.shard_ids == (0, 1)
 
 
@@ -214,8 +214,20 @@ def test_a_price_is_in_whole_cents_rounded_up(
 
 
 def test_a_route_without_slots_of_its_own_has_five() -> None:
-    """An unknown route is no reason to stand still."""
-    assert EngineSettings().slots_of("another") == 5
+    """A route that is no longer configured is no reason to stand still."""
+    assert Config().slots_of("another") == 5
+
+
+def test_a_route_switched_off_is_as_if_it_were_not_there() -> None:
+    """Its key may stay in the file; its models are not offered."""
+    config = load(written('[routes.makevid]\nenabled = false\napi_key = "a-key"'))
+
+    assert list(config.routes.configured) == list(config.models) == ["sketch"]
+
+
+def test_every_route_of_the_config_has_an_adapter() -> None:
+    """One line in RoutesSettings, one in ADAPTERS: a route that has only one of them does not work."""
+    assert list(ADAPTERS) == list(RoutesSettings.model_fields)
 
 
 # What the owner is told
@@ -261,6 +273,11 @@ def test_a_route_without_slots_of_its_own_has_five() -> None:
         (
             "[discord]\nshard_cuont = 4",
             "discord.shard_cuont: there is no such key; did you mean discord.shard_count?",
+        ),
+        (
+            '[models.kling]\nroute = "makevideo"',
+            "models.kling.route = \"makevideo\": must be one of 'makevid' or 'sketch', "
+            'for example route = "makevid"',
         ),
         ("[dicsord]", "dicsord: there is no such key; did you mean discord?"),
         ('token = "x"', "token: there is no such key; did you mean discord.token?"),
@@ -309,13 +326,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     found = mistakes(
         '[discord]\ntoken = 5\napi_base = "x"\n'
         '[models.a]\nroute = "makevid"\n[models.b]\nroute = "sketch"\nprice = "much"\n'
-        "[engine.slots]\nsketch = 0\n[nonsense]\n"
+        "[engine]\nstale_after = 0\n[nonsense]\n"
     )
 
     assert [line.split(" ")[0].rstrip(":") for line in found] == [
         "discord.token",
         "discord.api_base",
-        "engine.slots.sketch",
+        "engine.stale_after",
         "models.b.price",
         "models.a.route",
         "nonsense",

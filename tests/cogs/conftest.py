@@ -34,11 +34,9 @@ from bot.config import (
     Config,
     DataSettings,
     DiscordSettings,
-    EngineSettings,
     ModelSettings,
     NetworkSettings,
     RoutesSettings,
-    SlotsSettings,
     StoreSettings,
 )
 from bot.errors import Refusal
@@ -306,11 +304,10 @@ async def open_town(folder: Path) -> AsyncIterator[Town]:
             network=NetworkSettings(allow_private_addresses=True),
             routes=RoutesSettings(
                 makevid=MakevidSettings(
-                    api_key=SecretStr(makevid.api_key), base_url=makevid.base_url, request_timeout=10
+                    api_key=SecretStr(makevid.api_key), base_url=makevid.base_url, request_timeout=10, slots=2
                 )
             ),
             models=MODELS,
-            engine=EngineSettings(slots=SlotsSettings(makevid=2)),
         )
         animatic = await running.enter_async_context(
             root.build(config, now=lambda: clock[0].now(), monotonic=lambda: clock[0].now().timestamp())
