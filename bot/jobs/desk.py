@@ -21,7 +21,7 @@ from bot.jobs.limits import Limits
 from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
-from bot.providers.base import Only
+from bot.providers.base import Only, Picture
 
 logger = structlog.get_logger(__name__)
 
@@ -82,9 +82,9 @@ def check(ask: Ask, menu: Menu) -> Plan:
     model = _model(ask.model, menu)
     can, label = model.can, model.label
     prompt = ask.prompt.strip()
-    if len(prompt) > can.prompt_length:
+    if (length := _length(prompt)) > can.prompt_length:
         raise Refusal(
-            f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
+            f"Your prompt has {length:,} characters; {label} takes at most {can.prompt_length:,}. "
             f"Please shorten it. {FREE}"
         )
     if not ask.has_picture:
@@ -99,9 +99,9 @@ def check(ask: Ask, menu: Menu) -> Plan:
     negative = (ask.negative_prompt or "").strip() or None
     if negative and not can.negative_prompt:
         raise Refusal(f"{label} has no negative prompt. Leave `negative` out. {FREE}")
-    if negative and len(negative) > can.negative_prompt:
+    if negative and (length := _length(negative)) > can.negative_prompt:
         raise Refusal(
-            f"Your negative prompt has {len(negative)} characters; {label} takes at most "
+            f"Your negative prompt has {length} characters; {label} takes at most "
             f"{can.negative_prompt}. Please shorten it. {FREE}"
         )
     if ask.strength is not None:
@@ -168,6 +168,11 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
         option = {"negative_prompt": "negative"}.get(only.option, only.option)
         what = f"`{option}`" if only.value is None else f"{option} {only.value}"
         raise Refusal(f"{label} has {what} only with {' and '.join(needs)}. {FREE}")
+
+
+def _length(text: str) -> int:
+    """In UTF-16 units, as Discord's input boxes and the vendors count: an emoji has two."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _either(values: tuple[object, ...]) -> str:
@@ -265,7 +270,7 @@ class Desk:
             negative_prompt=plan.negative_prompt,
             seconds=plan.seconds,
             quality=plan.quality,
-            ratio=_shape(plan, pictures),
+            ratio=shape(plan, pictures.first),
             strength=plan.strength,
             camera=plan.camera,
             loop=plan.loop,
@@ -422,9 +427,9 @@ class Desk:
             raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
 
 
-def _shape(plan: Plan, pictures: Pictures) -> str | None:
+def shape(plan: Plan, first: Picture | None) -> str | None:
     """The clip's ratio: as wished, else the model's nearest to the picture, else the picture's own (None)."""
-    shapes, first = plan.model.can.shapes, pictures.first
+    shapes = plan.model.can.shapes
     if plan.ratio is None and first and first.width and first.height and shapes:
         return nearest_ratio(first.width, first.height, shapes)
     return plan.ratio

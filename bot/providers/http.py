@@ -115,9 +115,9 @@ async def call(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A file for a form: the form's name for it, its own name, and what it is."""
+    """A file for a form: the form's key for it, its own name, and what it is."""
 
-    field: str
+    key: str
     name: str
     data: bytes = field(repr=False)
     media_type: str
@@ -137,7 +137,7 @@ async def upload(
     Only https and public addresses are asked, unless `allow_private`: ProviderRejected(BROKEN).
     """
     form = aiohttp.FormData(dict(fields))
-    form.add_field(file.field, io.BytesIO(file.data), filename=file.name, content_type=file.media_type)
+    form.add_field(file.key, io.BytesIO(file.data), filename=file.name, content_type=file.media_type)
     whole_time = time_limit.total_seconds()
     limits = aiohttp.ClientTimeout(total=whole_time, connect=min(CONNECT_SECONDS, whole_time / 2))
     try:

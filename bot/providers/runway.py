@@ -294,7 +294,7 @@ class Runway:
             self._http,
             address,
             {str(name): str(value) for name, value in fields.items()},
-            File(field="file", name=name, data=picture.data, media_type=picture.media_type),
+            File(key="file", name=name, data=picture.data, media_type=picture.media_type),
             time_limit=timedelta(seconds=self._settings.request_timeout),
             allow_private=self._allow_private,
         )

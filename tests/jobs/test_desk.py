@@ -21,6 +21,7 @@ MODERATOR = Who(id=99, channel_id=10, guild_id=1, moderator=True)
     ("ask", "sentence"),
     [
         (Ask(prompt="x" * 6000, has_picture=True), "6,000 characters; Kling takes at most 2,500"),
+        (Ask(prompt="🌊" * 1251, has_picture=True), "2,502 characters; Kling takes at most 2,500"),
         (Ask(prompt="  "), "Write a prompt"),
         (Ask(prompt=" ", model="runway", has_picture=True), "Write a prompt"),
         (Ask(prompt="waves", model="runway"), "Runway needs a picture"),
