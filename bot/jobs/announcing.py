@@ -84,6 +84,13 @@ class Announcer(Protocol):
         """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
         ...
 
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        """Send the clip to its asker, because `cause` keeps it out of the channel; the channel and message id.
+
+        One sent before is found, not doubled. Raises CannotPost or PostLater.
+        """
+        ...
+
     async def finish(self, job: Job) -> bool:
         """After the post: take the card away and invite requeues. Whether nothing is left to do. Never raises."""
         ...

@@ -5,7 +5,6 @@ queued or paid. What a person can mend is raised as a Refusal.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import log
@@ -77,9 +76,32 @@ class Plan:
     price_cents: int
 
 
-def check(ask: Ask, menu: Menu) -> Plan:
-    """Check an Ask against what its model can do. No I/O. Raises Refusal."""
+def check(ask: Ask, menu: Menu, *, reachable: Callable[[Model], bool] = lambda _model: True) -> Plan:
+    """Check an Ask against what its model can do. No I/O.
+
+    Raises Refusal, which also names those of the other models in reach that can do all of it.
+    """
     model = _model(ask.model, menu)
+    try:
+        return _plan(ask, model)
+    except Refusal as refusal:
+        others = [other for other in menu.models.values() if other is not model and reachable(other)]
+        able = [other.label for other in others if _can(ask, other)]
+        if not able:
+            raise
+        sentence = str(refusal).removesuffix(FREE)
+        raise Refusal(f"{sentence}Or choose another `model`: {_listed(able)} can do this. {FREE}") from None
+
+
+def _can(ask: Ask, model: Model) -> bool:
+    try:
+        _plan(ask, model)
+    except Refusal:
+        return False
+    return True
+
+
+def _plan(ask: Ask, model: Model) -> Plan:
     can, label = model.can, model.label
     prompt = ask.prompt.strip()
     if (length := _length(prompt)) > can.prompt_length:
@@ -167,7 +189,16 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
     if needs:
         option = {"negative_prompt": "negative"}.get(only.option, only.option)
         what = f"`{option}`" if only.value is None else f"{option} {only.value}"
-        raise Refusal(f"{label} has {what} only with {' and '.join(needs)}. {FREE}")
+        raise Refusal(f"{label} has {what} only with {_listed(needs)}. {FREE}")
+
+
+def _length(text: str) -> int:
+    """In UTF-16 units, as the strictest of the vendors and Discord itself count: an emoji is two or more."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _length(text: str) -> int:
@@ -219,7 +250,7 @@ class Desk:
 
     def plan(self, ask: Ask) -> Plan:
         """Check an Ask against what its model can do, and whether that model is to be reached. No I/O. Raises Refusal."""
-        plan = check(ask, self.menu)
+        plan = check(ask, self.menu, reachable=self._reachable)
         if not self._reachable(plan.model):
             raise Refusal(self._out_of_reach(ask, plan.model))
         return plan
@@ -236,15 +267,13 @@ class Desk:
             if theirs
             else f"{model.label} is not answering"
         )
-        others = []
-        for other in self.menu.models.values():
-            if other.name != model.name and self._reachable(other):
-                with suppress(Refusal):
-                    check(replace(ask, model=other.name), self.menu)
-                    others.append(other.label)
+        others = [
+            other.label
+            for other in self.menu.models.values()
+            if other.name != model.name and self._reachable(other) and _can(ask, other)
+        ]
         if others:
-            named = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} and {others[-1]}"
-            return f"{sentence}. You can have this from {named}: choose another `model`. {FREE}"
+            return f"{sentence}. You can have this from {_listed(others)}: choose another `model`. {FREE}"
         return f"{sentence}. Please try again later. {FREE}"
 
     async def request(self, who: Who, plan: Plan, pictures: Pictures, *, parent: Job | None = None) -> Job:

@@ -66,6 +66,7 @@ DRAWN_QUEUE = 10
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
+OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
@@ -575,7 +576,7 @@ class Engine:
         except PostLater as later:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
-            outcome = CouldNotPost(refused.cause)
+            outcome = await self._deliver_privately(job, clip, refused.cause)
         except Exception:  # a full disk, a dead encoder: it may pass, and is not tried at full speed
             log.exception("delivery_failed")
             outcome = self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
@@ -586,6 +587,22 @@ class Engine:
             await self._finish(moved)
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
+
+    async def _deliver_privately(self, job: Job, clip: Path, cause: Cause) -> Outcome:
+        """The last steps of the ladder: to the asker, where the channel does not take it; else the clip is kept."""
+        if cause not in OUT_OF_THE_CHANNEL:
+            return CouldNotPost(cause)
+        try:
+            channel_id, post_id = await self._announcer.post_privately(job, clip, cause)
+            reach("engine.posted_privately")
+        except CannotPost:
+            return CouldNotPost(cause)
+        except PostLater as later:
+            return self._stumbled(job, later.cause, later.retry_after)
+        except Exception:
+            log.exception("private_delivery_failed")
+            return self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
+        return Posted(post_id, channel_id)
 
     async def _finish(self, job: Job) -> None:
         if await self._announcer.finish(job):

@@ -69,7 +69,8 @@ class Job:
     that an attempt before this one may have been charged. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
-    `picture_file` and `end_picture_file`; no row holds them.
+    `picture_file` and `end_picture_file`; no row holds them. `post_channel_id` is where the post is, when
+    that is not the channel of the request.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Job:
     parent_id: str | None = None
     card_id: int | None = None
     post_id: int | None = None
+    post_channel_id: int | None = None
     upload_limit: int | None = None
 
     model: str
@@ -122,6 +124,11 @@ class Job:
     def owed(self) -> Charge:
         """What to tell people: an earlier attempt that may have been charged is not forgotten."""
         return Charge.MAYBE if self.doubted and self.charge is Charge.NONE else self.charge
+
+    @property
+    def posted_in(self) -> int:
+        """The channel of the post."""
+        return self.post_channel_id or self.channel_id
 
     @property
     def is_open(self) -> bool:
@@ -246,7 +253,10 @@ class Rescued:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
+    """`channel_id`: where, when not in the channel of the request."""
+
     post_id: int
+    channel_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +387,8 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.FAILED, cause=Cause.POISON, charge=Charge.MAYBE)
         case Rescued(), State.POSTING:
             return to(State.UNDELIVERABLE, cause=Cause.POISON)
-        case Posted(post_id), State.POSTING:
-            return to(State.DELIVERED, post_id=post_id, cause=None)
+        case Posted(post_id, channel_id), State.POSTING:
+            return to(State.DELIVERED, post_id=post_id, post_channel_id=channel_id, cause=None)
         case Stumbled(cause, retry_after), State.POSTING:
             return to(
                 State.POSTING,

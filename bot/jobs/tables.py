@@ -70,6 +70,7 @@ jobs = Table(
     Column("parent_id", String(20)),
     Column("card_id", BigInteger, index=True),
     Column("post_id", BigInteger, index=True),
+    Column("post_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
     Column("model", String(32), nullable=False),
     Column("route", String(32), nullable=False),

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
-from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
+from bot.providers.base import Capabilities, ClipRequest, Only, Picture, PictureRules
 from bot.providers.http import Answer, call, download, masked, retry_after
 from bot.providers.settings import Address, Key, UrlPath, WebRouteSettings
 
@@ -109,6 +109,36 @@ class MakevidSettings(WebRouteSettings):
         return {"kling": "kling", "luma": "luma", "runway": "runway"}
 
 
+# The camera's moves by plain names, as Kling's `camera_control` (Kling API reference, "Text to Video"). What
+# film calls a pan is Kling's `tilt`, and the other way round; a `zoom` below 0 narrows the view.
+
+_AXES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
+_AMOUNT = 5  # of -10 to 10
+_SIMPLE_MOVES = {
+    "zoom in": ("zoom", -_AMOUNT),
+    "zoom out": ("zoom", _AMOUNT),
+    "pan left": ("tilt", -_AMOUNT),
+    "pan right": ("tilt", _AMOUNT),
+    "tilt up": ("pan", _AMOUNT),
+    "tilt down": ("pan", -_AMOUNT),
+    "slide left": ("horizontal", -_AMOUNT),
+    "slide right": ("horizontal", _AMOUNT),
+    "crane up": ("vertical", _AMOUNT),
+    "crane down": ("vertical", -_AMOUNT),
+    "roll left": ("roll", -_AMOUNT),
+    "roll right": ("roll", _AMOUNT),
+}
+_CAMERAS: dict[str, dict[str, object]] = {
+    **{
+        name: {"type": "simple", "config": dict.fromkeys(_AXES, 0) | {axis: amount}}
+        for name, (axis, amount) in _SIMPLE_MOVES.items()
+    },
+    "down and back": {"type": "down_back"},
+    "forward and up": {"type": "forward_up"},
+    "forward, turning left": {"type": "left_turn_forward"},
+    "forward, turning right": {"type": "right_turn_forward"},
+}
+
 # What the models can do. Ratios and sides of Luma's and Runway's pictures are not documented here.
 
 _KLING = Capabilities(
@@ -118,6 +148,8 @@ _KLING = Capabilities(
     prompt_length=2500,
     negative_prompt=200,
     strength=(0.0, 1.0),
+    cameras=tuple(_CAMERAS),
+    only=(Only(option="camera", seconds=(5,), qualities=("std",), picture=False),),
     picture=PictureRules(max_bytes=10_000_000, min_side=300, min_ratio=1 / 2.5, max_ratio=2.5),
     end_picture=True,
     text_only=True,
@@ -380,6 +412,8 @@ class Makevid:
 
     def _kling_from_picture(self, request: ClipRequest, picture: Picture) -> _Order:
         """docs.makevid.ai/api-218115434. The clip has the picture's ratio; there is no field for it."""
+        if request.camera:
+            raise ProviderRejected(Cause.BAD_INPUT, "the camera is moved only in a clip from words alone")
         body = _kling_options(request)
         body["image"] = _base64(picture)
         if request.end_picture:
@@ -393,6 +427,10 @@ class Makevid:
         body = _kling_options(request)
         if request.ratio:
             body["aspect_ratio"] = request.ratio
+        if request.camera:
+            if request.camera not in _CAMERAS:
+                raise ProviderRejected(Cause.BAD_INPUT, f"no camera {request.camera!r}")
+            body["camera_control"] = _CAMERAS[request.camera]
         return _Order(family=Family.TEXT, path=self._settings.kling_text_create_path, body=body)
 
     def _luma(self, request: ClipRequest) -> _Order:

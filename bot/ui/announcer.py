@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ PERMANENT = {
     10004: Cause.CHANNEL_GONE,
     10008: Cause.POST_DELETED,  # the answer to a nonce whose first message was deleted
     50001: Cause.NO_PERMISSION,
+    50007: Cause.NO_PERMISSION,  # they take no direct messages
     50013: Cause.NO_PERMISSION,
     50083: Cause.CHANNEL_GONE,
     200000: Cause.BLOCKED_BY_DISCORD,
@@ -117,7 +119,8 @@ class DiscordAnnouncer:
         if message_id is None:
             raise PictureGone
         try:
-            message = await self._channel(job).fetch_message(message_id)
+            channel = self._channel(job, job.posted_in if job.post_id else None)
+            message = await channel.fetch_message(message_id)
             media = {file_name(item): item for item in media_of(message)}
             first = await self._read(media.get(job.picture_file))
             last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
@@ -154,8 +157,46 @@ class DiscordAnnouncer:
         return None
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
-        limit = await self._upload_limit(job)
         taken = (self._now() - job.created_at).total_seconds()
+        view = partial(
+            cards.post,
+            job,
+            self._menu,
+            _clip_file(job),
+            seconds_taken=taken,
+            emoji=self._emoji,
+            pictures=pictures.first is not None,
+        )
+        files = partial(_picture_files, job, pictures)
+        return await self._upload(job, clip, view, files, await self._upload_limit(job), f"{job.id}p")
+
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        try:
+            channel = await self._bot.create_dm(discord.Object(job.asker_id))
+            async for message in channel.history(limit=LOOK_BACK):
+                if any(file_name(item) == _clip_file(job) for item in media_of(message)):
+                    return channel.id, message.id
+        except discord.HTTPException as error:
+            if error.status < 500:
+                raise CannotPost(cause) from error
+            raise PostLater(Cause.DISCORD_DOWN) from error
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            raise PostLater(Cause.DISCORD_DOWN) from error
+        view = partial(cards.private_post, job, self._menu, _clip_file(job), cause)
+        limit = DEFAULT_UPLOAD_LIMIT - REQUEST_ROOM
+        return channel.id, await self._upload(job, clip, view, list, limit, f"{job.id}d", channel.id)
+
+    async def _upload(
+        self,
+        job: Job,
+        clip: Path,
+        view: Callable[[], discord.ui.LayoutView],
+        pictures: Callable[[], list[discord.File]],
+        limit: int,
+        nonce: str,
+        channel_id: int | None = None,
+    ) -> int:
+        """The clip in one message, made smaller until Discord takes it."""
         while True:
             try:
                 fitted = await clips.fit(clip, limit, pool=self._pool)
@@ -165,16 +206,8 @@ class DiscordAnnouncer:
             except clips.NotAClip:
                 raise CannotPost(Cause.CLIP_UNUSABLE) from None
             try:
-                files = [discord.File(fitted, _clip_file(job)), *_picture_files(job, pictures)]
-                view = cards.post(
-                    job,
-                    self._menu,
-                    _clip_file(job),
-                    seconds_taken=taken,
-                    emoji=self._emoji,
-                    pictures=pictures.first is not None,
-                )
-                message = await self._send(job, view, files, f"{job.id}p", ping=True)
+                files = [discord.File(fitted, _clip_file(job)), *pictures()]
+                message = await self._send(job, view(), files, nonce, ping=True, channel_id=channel_id)
             except TooLarge:
                 size = await asyncio.to_thread(fitted.stat)
                 limit = min(limit, size.st_size) // 2
@@ -190,7 +223,7 @@ class DiscordAnnouncer:
         channel = self._channel(job)
         self._drawn.pop(job.id, None)
         done = True
-        if job.post_id:
+        if job.post_id and not job.post_channel_id:
             done &= await self._try(
                 "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(self._emoji)
             )
@@ -231,11 +264,12 @@ class DiscordAnnouncer:
         nonce: str,
         *,
         ping: bool = False,
+        channel_id: int | None = None,
     ) -> discord.Message:
         """One message; a post pings the asker, and nothing else pings. Raises CannotPost, PostLater or TooLarge."""
         pings = [discord.Object(job.asker_id)] if ping else []
         try:
-            return await self._channel(job).send(
+            return await self._channel(job, channel_id).send(
                 view=view,
                 files=files,
                 nonce=nonce,
@@ -274,8 +308,12 @@ class DiscordAnnouncer:
             link=media.url,
         )
 
-    def _channel(self, job: Job) -> discord.PartialMessageable:
-        return self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+    def _channel(self, job: Job, channel_id: int | None = None) -> discord.PartialMessageable:
+        """The channel of the request, or that other one."""
+        elsewhere = channel_id is not None and channel_id != job.channel_id
+        return self._bot.get_partial_messageable(
+            channel_id or job.channel_id, guild_id=None if elsewhere else job.guild_id
+        )
 
 
 def _components(view: discord.ui.LayoutView) -> list[dict[str, Any]]:

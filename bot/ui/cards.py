@@ -115,6 +115,29 @@ def post(
     return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
 
 
+def private_post(job: Job, menu: Menu, clip_file: str, cause: Cause) -> ui.LayoutView:
+    """The clip in a direct message to its asker, because the channel does not take it."""
+    box: ui.Container[ui.LayoutView] = ui.Container(accent_colour=DONE)
+    facts = f"-# {_facts(job, menu)}"
+    box.add_item(ui.TextDisplay(f"{quoted(job.prompt)}\n{facts}" if job.prompt else facts))
+    by_ai = menu.by_ai(job.model)
+    alt = "A video made by AI" if by_ai else "A video made from the picture"
+    box.add_item(
+        ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job)))
+    )
+    made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
+    credit = menu.credit(job.model)
+    box.add_item(ui.TextDisplay(f"-# {made} · {credit}" if credit else f"-# {made}"))
+    return _layout(
+        [ui.TextDisplay(f"Your clip is done, but not in <#{job.channel_id}>: {_inside(WHY[cause])}"), box]
+    )
+
+
+def _inside(sentence: str) -> str:
+    """A sentence as it stands after a colon."""
+    return sentence[0].lower() + sentence[1:] if not sentence.startswith("I ") else sentence
+
+
 def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
     match job.state:
         case State.DRAFT | State.QUEUED:

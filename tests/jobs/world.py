@@ -112,6 +112,7 @@ class NotingAnnouncer:
 
     cards: dict[str, tuple[Job, Waiting]] = field(default_factory=dict)
     posts: list[str] = field(default_factory=list)
+    private: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     told: list[tuple[str, Cause]] = field(default_factory=list)
@@ -119,6 +120,7 @@ class NotingAnnouncer:
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
+    on_private: deque[Any] = field(default_factory=deque)
     on_finish: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -145,6 +147,11 @@ class NotingAnnouncer:
         assert clip.read_bytes() == b"clip"
         self.posts.append(job.id)
         return 2000 + len(self.posts)
+
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        await _next(self.on_private, None)
+        self.private.append(job.id)
+        return 77, 3000 + len(self.private)
 
     async def finish(self, job: Job) -> bool:
         self.finished.append(job.id)

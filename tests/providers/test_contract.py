@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.jobs.announcing import Pictures, Waiting
 from bot.jobs.engine import Engine
+from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.machine import Absent, Accepted, Broke, CardPosted, Charge, Job, Ready, State, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import open_store
@@ -425,6 +426,7 @@ async def run(rig: Rig, provider: Provider, case: Case, clock: Clock, tmp_path: 
             worker="worker-1",
             folder=tmp_path / "clips",
             slots=lambda _route: 2,
+            health=Health(store, now=clock.now),
             monotonic=lambda: clock.at.timestamp(),
         )
         yield Run(rig, engine, board, menu, clock, job.id, store)
@@ -457,6 +459,7 @@ async def test_what_the_member_reads_after_a_create(run: Run, rig: Rig, case: Ca
         assert expect.cause
         assert (job.state, job.cause, job.charge) == (State.FAILED, expect.cause, Charge.NONE)
         assert f"{cards.WHY[expect.cause]} {MONEY[Charge.NONE]}" in shown
+        assert run.board.told == ([("route", expect.cause)] if expect.cause in FOR_THE_OWNER else [])
     else:
         assert expect.cause
         assert (job.state, job.cause, job.charge) == (State.UNSURE, expect.cause, Charge.MAYBE)

@@ -557,9 +557,25 @@ def _picture(value: Any) -> None:
 
 
 def _camera(value: Any) -> None:
-    if type(value) is not dict or type(value.get("type")) is not str:
-        raise Invalid("must be an object with a type")
+    """A type of five; for `simple` six numbers in [-10, 10] of which one is not 0, else no config."""
+    if type(value) is not dict or value.keys() - {"type", "config"}:
+        raise Invalid("must be an object with a type and a config")
+    _one_of(*CAMERA_TYPES)(value.get("type"))
+    if value["type"] != "simple":
+        if "config" in value:
+            raise Invalid("config: only with type simple")
+        return
+    config = value.get("config")
+    if type(config) is not dict or config.keys() - set(CAMERA_AXES):
+        raise Invalid(f"config: must be an object of {CAMERA_AXES}")
+    if any(type(amount) not in (int, float) or not -10 <= amount <= 10 for amount in config.values()):
+        raise Invalid("config: must be numbers in the range [-10, 10]")
+    if len([amount for amount in config.values() if amount]) != 1:
+        raise Invalid("config: exactly one must not be 0")
 
+
+CAMERA_TYPES = ("simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward")
+CAMERA_AXES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
 
 KLING_RULES = {
     "negative_prompt": Rule(_short_text),
