@@ -81,7 +81,9 @@ def admit(budget: Budget, spent: Spent, price_cents: int, *, now: datetime, curr
         )
     if budget.cents is not None and price_cents and after.cents > budget.cents:
         if budget.scope is Scope.ALL:  # what one server spends is not the others' business
-            raise Refusal(f"This bot's budget for this {budget.stretch} is used up. It starts anew {again}. {free}")
+            raise Refusal(
+                f"This bot's budget for this {budget.stretch} is used up. It starts anew {again}. {free}"
+            )
         left = max(budget.cents - spent.cents, 0)
         raise Refusal(
             f"This clip costs {_money(price_cents, currency)}, and {_LEFT[budget.scope]} budget for this "
