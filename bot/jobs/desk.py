@@ -173,9 +173,9 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
         "quality": quality,
         "end_picture": ask.has_end_picture or None,
         "picture": ask.has_picture or None,
-        "negative_prompt": ask.negative_prompt,
-    }.get(only.option) or getattr(ask, only.option, None)
-    if not wanted or (only.value is not None and wanted != only.value):
+        "negative_prompt": ask.negative_prompt or None,
+    }.get(only.option, getattr(ask, only.option, None))
+    if wanted is None or wanted is False or (only.value is not None and wanted != only.value):
         return
     needs: list[str] = []
     if only.seconds and seconds not in only.seconds:
@@ -199,11 +199,6 @@ def _length(text: str) -> int:
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _length(text: str) -> int:
-    """In UTF-16 units, as Discord's input boxes and the vendors count: an emoji has two."""
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _either(values: tuple[object, ...]) -> str:

@@ -21,17 +21,17 @@ def to_clip(source: Path, target: Path) -> None:
     """
     try:
         with Image.open(source, formats=("WEBP", "GIF")) as image:
-            frames = getattr(image, "n_frames", 1)
-            if not 2 <= frames <= MOST_FRAMES or max(image.size) > LARGEST_SIDE:
-                raise NotAClip(f"{frames} frames of {image.width}x{image.height}")
-            _write(image, frames, target)
+            _write(image, target)
     except NotAClip:
         raise
     except Exception as error:  # decoders raise whatever hostile bytes lead them to
         raise NotAClip(type(error).__name__) from error
 
 
-def _write(image: Image.Image, frames: int, target: Path) -> None:
+def _write(image: Image.Image, target: Path) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if not 2 <= frames <= MOST_FRAMES or max(image.size) > LARGEST_SIDE:
+        raise NotAClip(f"{frames} frames of {image.width}x{image.height}")
     image.load()
     first = _milliseconds(image)
     width, height = (max(2, side // 2 * 2) for side in image.size)
@@ -41,7 +41,7 @@ def _write(image: Image.Image, frames: int, target: Path) -> None:
         for number in range(frames):
             image.seek(number)
             image.load()
-            frame = av.VideoFrame.from_image(image.convert("RGB"))
+            frame = av.VideoFrame.from_image(image.convert("RGB"))  # type: ignore[no-untyped-call]
             frame.pts, frame.time_base = shown, Fraction(1, 1000)
             writer.add(frame)
             shown += _milliseconds(image)

@@ -1,8 +1,8 @@
 """The route `comfyui`: models on the owner's own GPU, through the API of a ComfyUI server (docs.comfy.org).
 
 What a model is stands in a workflow file, see `comfyui_workflow`. A clip costs nothing. The task is named by
-us: a UUID made from our reference goes along as `prompt_id`. Servers from before 2025-09 ignore that and name the
-task themselves; there the same UUID as `client_id` is what a lost task is found by, among the last ones.
+us: a UUID made from our reference goes along as `prompt_id`. Older servers ignore that and name the task
+themselves; there the same UUID, sent as `client_id`, is what a lost task is found by, among the last ones.
 
 ComfyUI keeps its line and its history in memory: when it is restarted, the tasks in it are gone.
 """
@@ -44,6 +44,7 @@ LAST_TASKS = 20  # among which an old server's is looked for
 AFTER_FULL = timedelta(seconds=30)
 MOST_LISTENERS = 20
 LISTENING = timedelta(hours=1)
+MOST_STEPPED = 1000  # nodes of one workflow
 MOST_UNKNOWN_WORDS = 20
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})
@@ -408,7 +409,7 @@ class ComfyUI:
         )
 
     def _outcome(self, task: str, entry: object) -> StillRendering | Ready | Broke:
-        """What a finished task's history says. Servers from before 2024 tell no status."""
+        """What a finished task's history says. Old servers tell no status."""
         word = _at(entry, "status", "status_str")
         if word == "error":
             log.warning("comfyui_task_failed", task=task, reason=_reason(entry))
@@ -468,9 +469,8 @@ class ComfyUI:
             case "progress_state":
                 nodes = _at(data, "nodes")
         for node, state in nodes.items() if isinstance(nodes, dict) else ():
-            value, most = _at(state, "value"), _at(state, "max")
-            steps = isinstance(value, int | float) and isinstance(most, int | float) and most > 1
-            if steps and len(shares) < 1000:
+            value, most = _number(_at(state, "value")), _number(_at(state, "max"))
+            if value is not None and most is not None and most > 1 and len(shares) < MOST_STEPPED:
                 shares[str(node)] = min(max(value / most, 0.0), 1.0)
 
     def _progress(self, item: _Item) -> float | None:
@@ -550,6 +550,12 @@ def _at(body: object, *path: str | int) -> object:
         else:
             return None
     return body
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _raise_for_error(answer: Answer) -> None:

@@ -55,9 +55,10 @@ def read_workflow(path: Path) -> Workflow:
         raise ValueError(f"is not JSON; {_EXPORT}, and put only placeholders in quotes into it") from None
     if nodes is None:
         raise ValueError("is larger than 1 MiB, which no workflow is")
-    if isinstance(nodes, dict) and isinstance(nodes.get("nodes"), list):
+    nodes = nodes if isinstance(nodes, dict) else {}
+    if "nodes" in nodes and "links" in nodes:
         raise ValueError(f"is a workflow as the editor saves it, which ComfyUI cannot run; {_EXPORT}")
-    if not isinstance(nodes, dict) or not nodes or not all(map(_is_node, nodes.values())):
+    if not nodes or not all(map(_is_node, nodes.values())):
         raise ValueError(f"is not a workflow in API format; {_EXPORT}")
     names = frozenset(_names(nodes))
     known = ", ".join(f"{{{{{name}}}}}" for name in PLACEHOLDERS)

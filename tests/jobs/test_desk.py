@@ -24,7 +24,6 @@ MODERATOR = Who(id=99, channel_id=10, guild_id=1, moderator=True)
     ("ask", "sentence"),
     [
         (Ask(prompt="x" * 6000, has_picture=True), "6,000 characters; Kling takes at most 2,500"),
-        (Ask(prompt="🌊" * 1251, has_picture=True), "2,502 characters; Kling takes at most 2,500"),
         (Ask(prompt="  "), "Write a prompt"),
         (Ask(prompt=" ", model="runway", has_picture=True), "Write a prompt"),
         (Ask(prompt="waves", model="runway"), "Runway needs a picture"),
@@ -83,11 +82,13 @@ FULL = a_menu(
         ratios=("16:9", "1:1"),
         negative_prompt=200,
         cameras=("zoom in", "pan left"),
+        strength=(0.0, 1.0),
         end_picture=True,
         text_only=True,
         only=(
             Only(option="camera", seconds=(5,), qualities=("std",), picture=False),
             Only(option="end_picture", qualities=("pro",)),
+            Only(option="strength", end_picture=False),
         ),
     ),
     luma=Capabilities(
@@ -148,6 +149,10 @@ FULL = a_menu(
         (
             Ask(prompt="waves", has_picture=True, has_end_picture=True),
             "Kling has `end_picture` only with quality pro. Or choose another `model`: Luma can do this.",
+        ),
+        (
+            Ask(prompt="waves", has_picture=True, has_end_picture=True, quality="pro", strength=0.0),
+            "Kling has `strength` only with no end picture.",
         ),
         (
             Ask(prompt="waves", has_picture=True, ratio="9:16"),
