@@ -16,6 +16,7 @@ from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health
 from bot.jobs.limits import Limits
-from bot.jobs.models import Menu, Model, Way, common
+from bot.jobs.models import Menu, Model, Way, common, listed_cents
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
@@ -216,13 +217,14 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
                 mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
             except ValueError as error:
                 mistakes.append(f"models.{name}.fallback: {error}")
+        listed = settings.price is None and can.prices and config.money.currency == "$"
         models[name] = Model(
             name=name,
             label=settings.label or name.capitalize(),
             route=settings.route,
             variant=variant,
             can=can,
-            price_cents=settings.price_cents,
+            price_cents=partial(listed_cents, can) if listed else settings.price_cents,
             fallback=fallback,
         )
     if mistakes:

@@ -235,9 +235,10 @@ class ModelSettings(Section):
         description="What members read; unset: the name with a capital",
         examples=["Kling"],
     )
-    price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] = Field(
-        default=Decimal(0),
-        description="What one second of clip costs you, in money.currency; or a table of that by quality",
+    price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] | None = Field(
+        default=None,
+        description="What one second of clip costs you, in money.currency; or a table of that by quality. "
+        "Unset: what the vendor's price list says, where there is one and the currency is $",
         examples=[0.07],
     )
     sound_price: Annotated[Decimal, BeforeValidator(_rate)] = Field(
@@ -264,7 +265,7 @@ class ModelSettings(Section):
 
         A quality that the table does not name costs as much as its dearest.
         """
-        rate = self.price
+        rate = Decimal(0) if self.price is None else self.price
         if isinstance(rate, dict):
             rate = rate.get(quality or "", max(rate.values()))
         return math.ceil((rate + (self.sound_price if sound else 0)) * seconds * 100)
@@ -489,10 +490,10 @@ def _routes_in(routes: object) -> Iterable[tuple[str, RouteSettings]]:
     try:
         return RoutesSettings.model_validate(routes).configured.items()
     except ValidationError:
-        return [(name, settings.model_construct()) for name, settings in _route_kinds().items()]
+        return [(name, settings.model_construct()) for name, settings in route_kinds().items()]
 
 
-def _route_kinds() -> dict[str, type[RouteSettings]]:
+def route_kinds() -> dict[str, type[RouteSettings]]:
     kinds = {name: _table(field.annotation) for name, field in RoutesSettings.model_fields.items()}
     return {name: kind for name, kind in kinds.items() if kind and issubclass(kind, RouteSettings)}
 
@@ -643,7 +644,7 @@ def _several(mistakes: list[str]) -> PydanticCustomError:
 def _how_to(route: str) -> str:
     if RoutesSettings.model_fields[route].default is not None:
         return f"set routes.{route}.enabled = true"
-    if "api_key" not in _route_kinds()[route].model_fields:
+    if "api_key" not in route_kinds()[route].model_fields:
         return f"add [routes.{route}]"
     return f'add [routes.{route}] with api_key = "…", or set {_variable(["routes", route, "api_key"])}'
 

@@ -45,7 +45,7 @@ from bot.jobs.machine import (
 from bot.jobs.models import Menu, Way
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.schedule import Schedule
-from bot.jobs.store import AlreadyThere, Store
+from bot.jobs.store import MOST_RESCUED, AlreadyThere, Store
 from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
 
 log = structlog.get_logger(__name__)
@@ -63,6 +63,7 @@ LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
 DRAWN_QUEUE = 10
+MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
@@ -102,6 +103,7 @@ class Engine:
         self._health = health
         self._keep = keep
         self._schedule = Schedule(store=store, can=self._can, now=now)
+        self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
         self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
         self._paying: set[str] = set()
@@ -145,9 +147,13 @@ class Engine:
         self._stopping = True
         self._woken.set()
 
-    async def recover(self) -> None:
-        """Take over what dead or stopped workers left. A job found in its paid call is unsure."""
-        for job in await self._ownership.rescue():
+    async def recover(self) -> int:
+        """Take over what dead or stopped workers left: the number of jobs, MOST_RESCUED when there may be more.
+
+        A job found in its paid call is unsure.
+        """
+        rescued = await self._ownership.rescue()
+        for number, job in enumerate(rescued):
             reach("engine.rescued")
             with structlog.contextvars.bound_contextvars(job=job.id):
                 log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
@@ -155,8 +161,17 @@ class Engine:
                     if job.route not in self._providers:
                         log.warning("route_not_configured", route=job.route)
                     self._schedule.follow(job)
+                    if number >= MOST_RESUMED and not job.not_before:  # not all in one burst
+                        self._schedule.soon(job.id, timedelta(seconds=number // MOST_RESUMED))
                 else:
                     self._doubt(job, timedelta(0))
+        if rescued:
+            self._start(self._tell_all(rescued))  # beside the loop: Discord may take minutes for hundreds
+        return len(rescued)
+
+    async def _tell_all(self, rescued: Sequence[Job]) -> None:
+        for job in rescued:
+            if not self._stopping:
                 await self._tell(job)
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
@@ -215,10 +230,12 @@ class Engine:
         if not self._ownership.may_work:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
-            self._next_sweep = now + self._ownership.sweep_every
-            await self.recover()
-            await self._sweep(now)
-            await self._mend_routes()
+            if await self.recover() == MOST_RESCUED:
+                self._woken.set()  # there may be more: with a heartbeat and everybody's turn in between
+            else:
+                self._next_sweep = now + self._ownership.sweep_every
+                await self._sweep(now)
+                await self._mend_routes()
         taken, moved, self._line_moved = 0, self._line_moved, False
         for route in self._providers:
             if self._stopping:
@@ -244,18 +261,21 @@ class Engine:
         due = {job_id for job_id, at in self._schedule.due.items() if at <= now} - self._in_hand
         if not due:
             return 0
-        soon = {
-            job_id
-            for job_id, at in self._schedule.due.items()
-            if at <= now + ALIGNED and job_id not in self._in_hand
-        }
-        owned = {job.id: job for job in await self._store.many(soon)}
+        asked = due
+        if self._batching:
+            near = now + ALIGNED
+            asked = due | {
+                job_id
+                for job_id, at in self._schedule.due.items()
+                if at <= near and job_id not in self._in_hand
+            }
+        owned = {job.id: job for job in await self._store.many(asked)}
         together: defaultdict[str, list[Job]] = defaultdict(list)
         for job_id in due:
             job = owned.get(job_id)
             if job is None or job.state not in (State.RENDERING, State.POSTING):
                 self._schedule.drop(job_id)
-            elif job.state is State.RENDERING and isinstance(self._providers.get(job.route), ChecksMany):
+            elif job.state is State.RENDERING and job.route in self._batching:
                 together[job.route].append(job)
             else:
                 self._start(self._work(job), job_id)

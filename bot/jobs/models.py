@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 from bot.providers.base import Capabilities, PictureRules
@@ -59,6 +60,19 @@ class Menu:
         """What members read for a model, also for one that is no longer configured."""
         model = self.models.get(name)
         return model.label if model else name.capitalize()
+
+
+def listed_cents(can: Capabilities, seconds: int, quality: str | None, sound: bool) -> int:
+    """What a clip costs by the vendor's price list, in US cents, rounded up; 0 where that is not known."""
+    for price in can.prices:
+        fits = (
+            price.seconds in (None, seconds)
+            and price.quality in (None, quality)
+            and price.sound in (None, sound)
+        )
+        if fits:
+            return ceil((price.a_second * seconds + price.a_clip) * 100)
+    return 0
 
 
 def common(one: Capabilities, other: Capabilities) -> Capabilities:

@@ -4,6 +4,7 @@ Waiting is not written. What is known of a job's stage, and what past clips of i
 it is asked for again; `bot.jobs.pacing` has the rule.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,6 +15,9 @@ from bot.jobs.machine import Job, State, StillRendering
 from bot.jobs.pacing import Pace
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities
+
+LEARN_EVERY = timedelta(seconds=10)  # hundreds of clips a second teach no more than one does
+LOOK_EVERY = timedelta(seconds=1)
 
 Kind = tuple[str, str, int, str | None]
 
@@ -28,7 +32,10 @@ class Schedule:
         self._store = store
         self._can = can
         self._now = now
-        self._paces: dict[Kind, Pace] = {}
+        self._paces: dict[Kind, tuple[Pace, datetime]] = {}
+        self._outdated: set[Kind] = set()
+        self._doubts: dict[Kind, tuple[bool, datetime]] = {}
+        self._learning = asyncio.Lock()
         self._not_before: dict[str, datetime] = {}
         self._queued: set[str] = set()
         self._started: dict[str, datetime] = {}
@@ -69,8 +76,8 @@ class Schedule:
         return self._started.get(job.id)
 
     def learn(self, job: Job) -> None:
-        """A clip of this kind was seen to be done: its pace is read anew when it is next asked for."""
-        self._paces.pop(_kind(job), None)
+        """A clip of this kind was seen to be done: its pace is read anew when it is next asked for, now and then."""
+        self._outdated.add(_kind(job))
 
     async def submitted(self, job: Job) -> None:
         """When a job that was just accepted is first asked for."""
@@ -126,18 +133,35 @@ class Schedule:
             )
         waited = self._now() - self._started.get(job.id, job.submitted_at)
         pace = await self._pace(job)
-        waits = [self._now() - began for began in self._running[_kind(job)].values()]
-        if pacing.in_doubt(waits, pace.late):  # an incident: what was learned no longer holds
+        if self._in_doubt(_kind(job), pace):  # an incident: what was learned no longer holds
             pace = Pace.prior(can.typical)
         return pace.next_poll(waited, least_gap=can.least_poll_gap, deadline=can.deadline)
 
+    def _in_doubt(self, kind: Kind, pace: Pace) -> bool:
+        """Whether so many jobs of this kind are late; counted once a LOOK_EVERY, as there may be thousands."""
+        now = self._now()
+        known = self._doubts.get(kind)
+        if known is None or not timedelta(0) <= now - known[1] < LOOK_EVERY:
+            waits = [now - began for began in self._running[kind].values()]
+            known = self._doubts[kind] = pacing.in_doubt(waits, pace.late), now
+        return known[0]
+
     async def _pace(self, job: Job) -> Pace:
-        """What past clips of this kind teach; read once, and again after each new clip."""
+        """What past clips of this kind teach; read once, and again after new clips, at most every LEARN_EVERY."""
         kind = _kind(job)
+        if self._is_outdated(kind):
+            async with self._learning:
+                if self._is_outdated(kind):  # still, after whoever was first
+                    self._outdated.discard(kind)
+                    past = await self._store.durations(job)
+                    self._paces[kind] = Pace.learn(past, typical=self._can(job).typical), self._now()
+        return self._paces[kind][0]
+
+    def _is_outdated(self, kind: Kind) -> bool:
         if kind not in self._paces:
-            past = await self._store.durations(job)
-            self._paces[kind] = Pace.learn(past, typical=self._can(job).typical)
-        return self._paces[kind]
+            return True
+        _, read_at = self._paces[kind]
+        return kind in self._outdated and self._now() - read_at >= LEARN_EVERY
 
 
 def _kind(job: Job) -> Kind:

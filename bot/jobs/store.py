@@ -9,9 +9,10 @@ import asyncio
 import base64
 import secrets
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     Subquery,
+    bindparam,
     delete,
     event,
     func,
@@ -43,6 +45,7 @@ from bot.jobs import machine
 from bot.jobs.ledger import entries
 from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
 from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.together import Together
 
 log = structlog.get_logger(__name__)
 
@@ -52,11 +55,18 @@ HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
+MOST_RESCUED = 500
 MOST_IN_LIST = 500
+CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
 
 T = TypeVar("T")
+R = TypeVar("R")
+Move = tuple[Job, Job, Outcome]
+Request = tuple[Job, Callable[["Load"], None]]
+COLUMNS = tuple(field.name for field in fields(Job))
+CHANGING = tuple(name for name in COLUMNS if name not in ("id", "created_at"))
 
 
 def new_job_id(now: datetime) -> str:
@@ -88,19 +98,21 @@ class Store:
         self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
         self._database_clock = database_clock and self._postgresql
+        self._one_writer = asyncio.Lock()
+        self._adds = Together(self._add_all, most=MOST_AT_ONCE)
+        self._moves = Together(self._move_all, most=MOST_AT_ONCE)
+        self._places = Together(self._places_of, most=MOST_IN_LIST)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for together in (self._adds, self._moves, self._places):
+            await together.close()
 
     async def add(self, job: Job, admit: Callable[[Load], None] = lambda _load: None) -> Job:
         """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere."""
 
-        async def work(connection: AsyncConnection) -> Job:
-            await self._lock(connection, ADMISSION_LOCK)
-            admit(await _load(connection, job.asker_id))
-            await connection.execute(insert(jobs).values(asdict(job)))
-            await _record(connection, None, job, None)
-            return job
-
         try:
-            return await self._write(work, seconds=ACCEPT_SECONDS)
+            return await self._adds.ask((job, admit))
         except IntegrityError as error:
             if await self.get(job.id) == job:
                 return job  # our own commit, whose answer was lost on the way
@@ -109,7 +121,8 @@ class Store:
     async def load(self, asker_id: int) -> Load:
         """How many jobs count against the limits now."""
         async with self._reads.connect() as connection:
-            return await _load(connection, asker_id)
+            by_asker = (await _counted(connection, [asker_id]))[asker_id]
+            return Load(by_asker=by_asker, in_all=await _counted_in_all(connection))
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
@@ -121,7 +134,7 @@ class Store:
         if moved is job:
             return job
         try:
-            saved = await self._write(lambda connection: self._save(connection, job, moved, outcome))
+            saved = await self._moves.ask((job, moved, outcome))
         except IntegrityError as error:
             raise AlreadyThere(job.id) from error
         if saved is None and await self.get(job.id) == moved:
@@ -160,21 +173,20 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job]:
             await self._lock(connection, zlib.crc32(route.encode()))
-            running = select(func.count()).where(jobs.c.route == route, _holds_a_slot(now))
+            running = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(now))
             free = min(slots - (await connection.execute(running)).scalar_one(), most)
             if free <= 0:
                 return []
             line = _line(route, now)
             first = select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id).limit(free)
             waiting = select(jobs).where(jobs.c.id.in_(first)).with_for_update(skip_locked=True)
-            claimed = []
-            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings().all():
+            moves: list[Move] = []
+            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings():
                 job = _job(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
-                saved = await self._save(connection, job, machine.advance(job, begun, now), begun)
-                assert saved is not None, "the row is locked"
-                claimed.append(saved)
-            return claimed
+                moves.append((job, machine.advance(job, begun, now), begun))
+            await self._save(connection, moves)
+            return [moved for _, moved, _ in moves]
 
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
@@ -187,13 +199,13 @@ class Store:
             if not (await connection.execute(known)).rowcount:
                 await connection.execute(insert(workers).values(id=worker, beat_at=at))
 
-        async with self._writes.begin() as connection:
+        async with self._turn(), self._writes.begin() as connection:
             await work(connection)
 
     async def rescue(self, worker: str, *, stale: timedelta, now: datetime) -> list[Job]:
         """Take over jobs that were handed back, or whose worker has not beaten for `stale`.
 
-        Safe to ask for twice and from anywhere. One found in its paid call becomes UNSURE; it is
+        Safe to ask for twice and from anywhere; at most MOST_RESCUED at a time. One found in its paid call becomes UNSURE; it is
         returned too. Rows of workers long dead are cleared away.
         """
 
@@ -205,25 +217,25 @@ class Store:
             orphans = (
                 select(jobs)
                 .where(
+                    IS_OPEN,
                     jobs.c.state.in_(OWNED),
                     or_(jobs.c.worker.is_(None), jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)),
                 )
                 .order_by(jobs.c.created_at)
-                .limit(MOST_AT_ONCE)
+                .limit(MOST_RESCUED)
                 .with_for_update(skip_locked=True)
             )
-            rescued = []
-            for row in (await connection.execute(orphans)).mappings().all():
+            moves: list[Move] = []
+            for row in (await connection.execute(orphans)).mappings():
                 job = _job(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
-                saved = await self._save(connection, job, machine.advance(job, outcome, now), outcome)
-                assert saved is not None, "the row is locked"
-                rescued.append(saved)
+                moves.append((job, machine.advance(job, outcome, now), outcome))
+            await self._save(connection, moves)
             owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.worker.is_not(None))
             await connection.execute(
                 delete(workers).where(workers.c.beat_at <= clock - stale * 2, workers.c.id.not_in(owners))
             )
-            return rescued
+            return [moved for _, moved, _ in moves]
 
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
@@ -243,7 +255,10 @@ class Store:
 
     async def open_jobs(self, states: Collection[State] = OPEN) -> list[Job]:
         """All jobs in these states, oldest first."""
-        query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.created_at, jobs.c.id)
+        query = select(jobs).where(jobs.c.state.in_(states))
+        if OPEN.issuperset(states):
+            query = query.where(IS_OPEN)  # the index holds no others
+        query = query.order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
             return [_job(row) for row in (await connection.execute(query)).mappings()]
 
@@ -278,12 +293,7 @@ class Store:
 
     async def place(self, job: Job) -> int:
         """The job's place in its route's line, 1 for the next to start; a draft's as if it waited."""
-        line = _line(job.route, also=job.id)
-        order = (line.c.turn, line.c.created_at, line.c.id)
-        ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
-        async with self._reads.connect() as connection:
-            found = await connection.execute(select(ranked.c.place).where(ranked.c.id == job.id))
-            return found.scalar_one_or_none() or 1
+        return await self._places.ask(job)
 
     async def durations(self, job: Job, *, limit: int = 200) -> list[timedelta]:
         """From submit (or the start of rendering, where it was seen) to clip: the latest jobs of the same
@@ -415,9 +425,18 @@ class Store:
             on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0
         ):
             with attempt:
-                async with self._writes.begin() as connection:
+                async with self._turn(), self._writes.begin() as connection:
                     result = [await work(connection)]
         return result[0]
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """SQLite has one writer: this process's own take turns here, in order, and not by luck at its lock."""
+        if self._postgresql:
+            yield
+            return
+        async with self._one_writer:
+            yield
 
     async def _lock(self, connection: AsyncConnection, key: int) -> None:
         """Count and write as one: on SQLite BEGIN IMMEDIATE does it."""
@@ -432,41 +451,140 @@ class Store:
         if self._postgresql:
             await connection.execute(select(func.pg_notify(CHANNEL, job_id)))
 
-    async def _save(self, connection: AsyncConnection, job: Job, moved: Job, outcome: Outcome) -> Job | None:
-        guarded = update(jobs).where(
-            jobs.c.id == job.id, jobs.c.state == job.state, jobs.c.version == job.version
-        )
-        values = {f.name: getattr(moved, f.name) for f in fields(Job) if f.name not in ("id", "created_at")}
-        if not (await connection.execute(guarded.values(values))).rowcount:
-            return None
-        await _record(connection, job, moved, outcome)
-        reach("store.uncommitted")
-        if moved.state is State.QUEUED:
+    async def _add_all(self, asked: Sequence[Request]) -> list[Job | Exception]:
+        """The requests that came at the same moment, in one transaction; each is admitted or refused alone."""
+
+        async def work(connection: AsyncConnection) -> list[Job | Exception]:
+            await self._lock(connection, ADMISSION_LOCK)
+            counted = await _counted(connection, {job.asker_id for job, _ in asked})
+            in_all = await _counted_in_all(connection)
+            answers: list[Job | Exception] = []
+            for job, admit in asked:
+                try:
+                    admit(Load(by_asker=counted[job.asker_id], in_all=in_all))
+                except Exception as refusal:  # noqa: BLE001 - it is raised to its asker
+                    answers.append(refusal)
+                else:
+                    answers.append(job)
+                    counted[job.asker_id] += 1
+                    in_all += 1
+            if new := [job for job in answers if isinstance(job, Job)]:
+                await connection.execute(
+                    insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
+                )
+                await _record(connection, [(None, job, None) for job in new])
+            return answers
+
+        try:
+            return await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError as error:
+            return await _one_by_one(self._add_all, asked, error)
+
+    async def _move_all(self, moves: Sequence[Move]) -> list[Job | Exception | None]:
+        """The moves that came at the same moment, in one transaction. None: someone else moved that job first."""
+
+        async def work(connection: AsyncConnection) -> list[Job | Exception | None]:
+            # The rows are held from here on, in the order of their ids: two processes never hold up each other.
+            query = select(jobs.c.id, jobs.c.state, jobs.c.version).where(
+                jobs.c.id.in_(sorted({job.id for job, _, _ in moves}))
+            )
+            rows = await connection.execute(query.order_by(jobs.c.id).with_for_update())
+            found = {job_id: (State(state), version) for job_id, state, version in rows}
+            answers: list[Job | Exception | None] = []
+            good: list[Move] = []
+            for job, moved, outcome in moves:
+                if found.get(job.id) == (job.state, job.version):
+                    found[job.id] = (moved.state, moved.version)
+                    good.append((job, moved, outcome))
+                    answers.append(moved)
+                else:
+                    answers.append(None)
+            await self._save(connection, good)
+            return answers
+
+        try:
+            return await self._write(work)
+        except IntegrityError as error:
+            return await _one_by_one(self._move_all, moves, error)
+
+    async def _save(self, connection: AsyncConnection, moves: Sequence[Move]) -> None:
+        """Write moves of rows that this transaction holds, each with its event and its money."""
+        together: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        for job, moved, _ in moves:
+            changed = {
+                name: value for name in CHANGING if (value := getattr(moved, name)) != getattr(job, name)
+            }
+            guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
+            together[tuple(changed)].append(changed | guard)
+        for changed_columns, rows in together.items():
+            guarded = update(jobs).where(
+                jobs.c.id == bindparam("b_id"),
+                jobs.c.state == bindparam("b_state"),
+                jobs.c.version == bindparam("b_version"),
+            )
+            await connection.execute(
+                guarded.values({name: bindparam(name) for name in changed_columns}), rows
+            )
+        if moves:
+            await _record(connection, moves)
+        for _ in moves:
+            reach("store.uncommitted")
+        if any(moved.state is State.QUEUED for _, moved, _ in moves):
             await self._notify(connection)
-        return moved
+
+    async def _places_of(self, asked: Sequence[Job]) -> list[int | Exception]:
+        """Where these jobs stand, each in its route's line: those that came at the same moment, in one look."""
+        places: dict[str, int] = {}
+        async with self._reads.connect() as connection:
+            for route in {job.route for job in asked}:
+                ids = sorted({job.id for job in asked if job.route == route})
+                line = _line(route, also=ids)
+                order = (line.c.turn, line.c.created_at, line.c.id)
+                ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
+                rows = await connection.execute(
+                    select(ranked.c.id, ranked.c.place).where(ranked.c.id.in_(ids))
+                )
+                places |= dict(rows.all())
+        return [places.get(job.id, 1) for job in asked]
 
 
-async def _load(connection: AsyncConnection, asker_id: int) -> Load:
-    count = select(func.count()).select_from(jobs).where(IS_COUNTED)
-    by_asker = (await connection.execute(count.where(jobs.c.asker_id == asker_id))).scalar_one()
-    return Load(by_asker=by_asker, in_all=(await connection.execute(count)).scalar_one())
+async def _one_by_one(
+    work: Callable[[Sequence[T]], Awaitable[list[R]]], items: Sequence[T], error: IntegrityError
+) -> list[R | Exception]:
+    """One of them broke a constraint, and the transaction with it: each alone says which."""
+    if len(items) == 1:
+        return [error]
+    return [answer for item in items for answer in await work([item])]
+
+
+async def _counted(connection: AsyncConnection, askers: Collection[int]) -> Counter[int]:
+    """How many jobs of each of these people count against the limits."""
+    query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
+    rows = await connection.execute(query.group_by(jobs.c.asker_id))
+    return Counter(dict(rows.all()))
+
+
+async def _counted_in_all(connection: AsyncConnection) -> int:
+    return (await connection.execute(select(func.count()).select_from(jobs).where(IS_COUNTED))).scalar_one()
 
 
 async def _record(
-    connection: AsyncConnection, before: Job | None, after: Job, outcome: Outcome | None
+    connection: AsyncConnection, moves: Sequence[tuple[Job | None, Job, Outcome | None]]
 ) -> None:
-    """What a move leaves behind: its event, and its money."""
-    await connection.execute(
-        insert(events).values(
-            job_id=after.id,
-            at=after.changed_at,
-            outcome=type(outcome).__name__ if outcome else "Requested",
-            from_state=before.state if before else None,
-            to_state=after.state,
-            cause=after.cause,
-        )
-    )
-    rows = [
+    """What moves leave behind: their events, and their money."""
+    happened = [
+        {
+            "job_id": after.id,
+            "at": after.changed_at,
+            "outcome": type(outcome).__name__ if outcome else "Requested",
+            "from_state": before.state if before else None,
+            "to_state": after.state,
+            "cause": after.cause,
+        }
+        for before, after, outcome in moves
+    ]
+    await connection.execute(insert(events), happened)
+    money = [
         {
             "job_id": after.id,
             "at": after.changed_at,
@@ -476,10 +594,11 @@ async def _record(
             "guild_id": after.guild_id,
             "model": after.model,
         }
+        for before, after, outcome in moves
         for entry in entries(before, after, outcome)
     ]
-    if rows:
-        await connection.execute(insert(ledger), rows)
+    if money:
+        await connection.execute(insert(ledger), money)
 
 
 def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
@@ -489,14 +608,14 @@ def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def _line(route: str, now: datetime | None = None, *, also: str | None = None) -> Subquery:
+def _line(route: str, now: datetime | None = None, *, also: Collection[str] = ()) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
-    With `now`, without the jobs that were told to wait longer; `also` one that will wait soon.
+    With `now`, without the jobs that were told to wait longer; `also` some that will wait soon.
     """
     running = (
         select(jobs.c.asker_id, func.count().label("running"))
-        .where(jobs.c.route == route, jobs.c.state.in_(RUNNING))
+        .where(IS_OPEN, jobs.c.route == route, jobs.c.state.in_(RUNNING))
         .group_by(jobs.c.asker_id)
         .subquery()
     )
@@ -505,7 +624,7 @@ def _line(route: str, now: datetime | None = None, *, also: str | None = None) -
     query: Select[Any] = (
         select(jobs.c.id, jobs.c.created_at, turn)
         .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
-        .where(jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id == also))
+        .where(IS_OPEN, jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
     )
     if now is not None:
         query = query.where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
@@ -540,7 +659,9 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
 
     The folder of an SQLite file is made when it is missing.
     """
-    engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_async_engine(
+        url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, hide_parameters=True
+    )
     if engine.dialect.name == "sqlite":
         if engine.url.database and engine.url.database != ":memory:":
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -550,7 +671,11 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
             if engine.dialect.name == "postgresql":  # two processes may start at once
                 await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
             await connection.run_sync(_migrate)
-        yield Store(engine, database_clock=database_clock)
+        store = Store(engine, database_clock=database_clock)
+        try:
+            yield store
+        finally:
+            await store.close()
     finally:
         await engine.dispose()
 

@@ -51,6 +51,7 @@ def _any_of(states: Iterable[State]) -> TextClause:
     return text("state IN ({})".format(", ".join(sorted(f"'{state}'" for state in states))))
 
 
+# A query must say one of these to the letter, or SQLite does not see that the index below is enough.
 IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
 HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
 

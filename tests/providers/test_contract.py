@@ -136,6 +136,8 @@ async def came_of(asked: Any) -> object:
 @happening(stages=(Stage.CREATE,))
 async def test_a_create(rig: Rig, provider: Provider, case: Case) -> None:
     """Only what proves that nothing was made is a refusal; whatever happens, the create goes out once."""
+    if case is Case.RESET_REUSED:  # HTTP libraries like to repeat what such a connection loses
+        await provider.probe()
     rig.arrange(case)
 
     outcome = await came_of(provider.submit(rig.request("r-1", case)))
