@@ -177,7 +177,11 @@ class RunwayServer(LoopbackServer):
             names.append(part.name)
             if part.name == "file":
                 data = await part.read()
-                if not 512 <= len(data) <= 200_000_000 or uri in self.uploads or request.content_length is None:
+                if (
+                    not 512 <= len(data) <= 200_000_000
+                    or uri in self.uploads
+                    or request.content_length is None
+                ):
                     return web.Response(status=400)
                 self.uploads[uri] = Upload(
                     fields=names[:-1], media_type=part.headers["Content-Type"], data=bytes(data)

@@ -65,7 +65,5 @@ class RunwayPictures(Rig):
 
 class RunwayWords(RunwayPictures):
     name = "runway: words"
-    lacks: ClassVar = RunwayPictures.lacks | {
-        Case.BAD_PICTURE: "a clip from words alone has no picture"
-    }
+    lacks: ClassVar = RunwayPictures.lacks | {Case.BAD_PICTURE: "a clip from words alone has no picture"}
     first: ClassVar = replace(RunwayPictures.first, picture=None, ratio="9:16")
