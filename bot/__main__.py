@@ -37,6 +37,7 @@ from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
 from bot.providers.http import open_http
+from bot.providers.kling import open_kling
 from bot.providers.makevid import Makevid
 from bot.providers.sketch import Sketch
 from bot.ui.announcer import DiscordAnnouncer
@@ -172,6 +173,9 @@ class Parts:
 # One line a route; its settings are those of the same name in RoutesSettings.
 ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
     "makevid": lambda settings, parts: Makevid(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "kling": lambda settings, parts: open_kling(
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
     "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),

@@ -36,6 +36,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.providers.kling import KlingSettings
 from bot.providers.makevid import MakevidSettings
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch import SketchSettings
@@ -196,6 +197,7 @@ class RoutesSettings(Section):
     """
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
+    kling: KlingSettings | None = Field(default=None, description="Kling's own API")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property
@@ -760,7 +762,11 @@ def _keys_of_table(names: tuple[str, ...]) -> list[str]:
 
 
 def _is_secret(field: FieldInfo | None) -> bool:
-    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
+    return field is not None and _names_secret(field.annotation)
+
+
+def _names_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(_names_secret(part) for part in get_args(annotation))
 
 
 def _secrets_in(value: object) -> Iterator[SecretStr]:

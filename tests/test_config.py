@@ -21,6 +21,7 @@ from bot.config import (
     load,
 )
 
+ROUTES = list(RoutesSettings.model_fields)
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 TOKEN = "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.not-really-a-token-at-all-00"
 
@@ -174,6 +175,18 @@ def test_with_a_key_the_gateways_models_come_first() -> None:
     ]
 
 
+def test_a_kling_key_offers_the_models_of_its_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names for members are the same under both standards, where both have the model."""
+    monkeypatch.setenv("ANIMATIC_ROUTES__KLING__API_KEY", "a-key")
+
+    new = load(written("[routes.sketch]\nenabled = false")).models
+    legacy = load(written('[routes.kling]\nstandard = "legacy"\n[routes.sketch]\nenabled = false')).models
+
+    assert list(new) == ["kling-3", "kling-3-turbo", "kling-2-6", "kling-2-5-turbo"]
+    assert list(legacy) == ["kling-3", "kling-2-6", "kling-2-5-turbo"]
+    assert (new["kling-3"].variant, legacy["kling-3"].variant) == ("kling-3.0", "kling-v3")
+
+
 def test_models_keep_the_order_of_the_file() -> None:
     """The first model of the file is the default choice, so the order must hold."""
     config = load(written('[models.b]\nroute = "sketch"\n[models.a]\nroute = "sketch"'))
@@ -276,8 +289,8 @@ def test_every_route_of_the_config_has_an_adapter() -> None:
         ),
         (
             '[models.kling]\nroute = "makevideo"',
-            "models.kling.route = \"makevideo\": must be one of 'makevid' or 'sketch', "
-            'for example route = "makevid"',
+            'models.kling.route = "makevideo": must be one of '
+            f'{", ".join(map(repr, ROUTES[:-1]))} or {ROUTES[-1]!r}, for example route = "makevid"',
         ),
         ("[dicsord]", "dicsord: there is no such key; did you mean discord?"),
         ('token = "x"', "token: there is no such key; did you mean discord.token?"),
@@ -286,6 +299,10 @@ def test_every_route_of_the_config_has_an_adapter() -> None:
             "[routes.makevid]",
             "routes.makevid.api_key is missing: The key of your makevid.ai account "
             "(or set ANIMATIC_ROUTES__MAKEVID__API_KEY, or ANIMATIC_ROUTES__MAKEVID__API_KEY_FILE)",
+        ),
+        (
+            '[routes.kling]\nstandard = "legacy"',
+            "routes.kling: api_key is missing: the API key of your Kling account",
         ),
         (
             '[models.kling]\nroute = "makevid"',
@@ -435,6 +452,9 @@ def test_only_secrets_are_read_from_files(monkeypatch: pytest.MonkeyPatch) -> No
         "[discord]\ntokn = '{}'",
         "[discord]\ntoken = ['{}']",
         "discord = '{}'",
+        "[routes.kling]\napi_key = ' {} {} '",
+        "[routes.kling]\nsecret_key = '{}'",
+        "[routes.kling]\nwebhook_secret = '{}'",
         "[routes.makevid]\nkey = '{}'",
         "[routes.makevid]\napi_key = ' {} {} '",
         "routes = '{}'",
@@ -482,11 +502,12 @@ def test_the_logs_are_told_every_secret() -> None:
     config = load(
         written(
             "[discord]\ntoken = 'the-token'\n[routes.makevid]\napi_key = 'the-key'\n"
+            "[routes.kling]\napi_key = 'one'\naccess_key = 'two'\nsecret_key = 'three'\n"
             "[store]\nurl = 'postgresql+asyncpg://me:the-password@host/animatic'"
         )
     )
 
-    assert sorted(config.secrets()) == ["the-key", "the-password", "the-token"]
+    assert sorted(config.secrets()) == ["one", "the-key", "the-password", "the-token", "three", "two"]
     assert Config().secrets() == []
 
 

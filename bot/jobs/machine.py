@@ -305,8 +305,8 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
     """The job after `outcome`, one version on. Raises IllegalArrow where no arrow is drawn above."""
 
     def to(state: State, **changes: object) -> Job:
-        moved = replace(job, **changes)  # type: ignore[arg-type]  # names and types are those of Job
-        return replace(moved, state=state, version=job.version + 1, changed_at=now)
+        changes |= {"state": state, "version": job.version + 1, "changed_at": now}
+        return replace(job, **changes)  # type: ignore[arg-type]  # names and types are those of Job
 
     match outcome, job.state:
         case CardPosted(card_id), State.DRAFT:

@@ -17,7 +17,7 @@ from bot.jobs.store import Store
 from bot.providers.base import Capabilities
 
 LEARN_EVERY = timedelta(seconds=10)  # hundreds of clips a second teach no more than one does
-LOOK_EVERY = timedelta(seconds=1)
+LOOK_EVERY, MANY = timedelta(seconds=1), 100
 
 Kind = tuple[str, str, int, str | None]
 
@@ -138,12 +138,11 @@ class Schedule:
         return pace.next_poll(waited, least_gap=can.least_poll_gap, deadline=can.deadline)
 
     def _in_doubt(self, kind: Kind, pace: Pace) -> bool:
-        """Whether so many jobs of this kind are late; counted once a LOOK_EVERY, as there may be thousands."""
-        now = self._now()
-        known = self._doubts.get(kind)
-        if known is None or not timedelta(0) <= now - known[1] < LOOK_EVERY:
-            waits = [now - began for began in self._running[kind].values()]
-            known = self._doubts[kind] = pacing.in_doubt(waits, pace.late), now
+        """Whether so many jobs of this kind are late; of hundreds counted only once a LOOK_EVERY."""
+        now, running, known = self._now(), self._running[kind], self._doubts.get(kind)
+        if known is None or len(running) < MANY or not timedelta(0) <= now - known[1] < LOOK_EVERY:
+            known = pacing.in_doubt([now - began for began in running.values()], pace.late), now
+            self._doubts[kind] = known
         return known[0]
 
     async def _pace(self, job: Job) -> Pace:

@@ -37,6 +37,8 @@ from tests.bench.report import options as common
 ROOT = Path(__file__).parents[2]
 MIDDLE, LATE = 100.0, 135.0  # seconds: a narrow kind, one model and length
 PAST = 200
+SQLITE, POSTGRESQL = (10_000, 50_000), (10_000,)
+SECONDS = 20.0
 ASKS_PER_SECOND = 20
 CAN = Capabilities(
     seconds=(5,),
@@ -264,9 +266,9 @@ async def measure(
 
 def main() -> None:
     parser = common(__doc__)
-    parser.add_argument("--sqlite", type=int, nargs="*", default=[10_000, 50_000], help="jobs in flight")
-    parser.add_argument("--postgresql", type=int, nargs="*", default=[10_000], help="jobs in flight")
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--sqlite", type=int, nargs="*", default=SQLITE, help="jobs in flight")
+    parser.add_argument("--postgresql", type=int, nargs="*", default=POSTGRESQL, help="jobs in flight")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     quiet()

@@ -32,6 +32,7 @@ from tests.bench import databases, free
 from tests.bench.report import Table, machine, options, quiet, show
 
 ROOT = Path(__file__).parents[2]
+JOBS, WORKERS = 3_000, (1, 2, 4)
 CALLERS = 100  # who ask at the same time
 IN_HAND = 100  # jobs that a worker may have in hand, ours and theirs
 LOOK = 0.05  # seconds between looks whether all is done
@@ -273,8 +274,8 @@ async def measure(server: str, *, number: int, workers: tuple[int, ...], only: s
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--jobs", type=int, default=JOBS)
+    parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--only", default="", choices=["", "sqlite", "ours", "procrastinate", "dbos"])
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
