@@ -36,9 +36,11 @@ from bot.jobs.models import Menu, Model, Way, common, listed_cents
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
+from bot.providers.comfyui import ComfyUI
 from bot.providers.http import open_http
 from bot.providers.kling import open_kling
 from bot.providers.makevid import Makevid
+from bot.providers.runway import Runway
 from bot.providers.sketch import Sketch
 from bot.ui.announcer import DiscordAnnouncer
 
@@ -178,6 +180,10 @@ ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
     "kling": lambda settings, parts: open_kling(
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
+    "runway": lambda settings, parts: Runway(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "comfyui": lambda settings, parts: ComfyUI(http=parts.http, settings=settings, pool=parts.pool),
     "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),
 }
 

@@ -36,8 +36,10 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.providers.comfyui import ComfyUISettings
 from bot.providers.kling import KlingSettings
 from bot.providers.makevid import MakevidSettings
+from bot.providers.runway import RunwaySettings
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch import SketchSettings
 
@@ -198,6 +200,8 @@ class RoutesSettings(Section):
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
     kling: KlingSettings | None = Field(default=None, description="Kling's own API")
+    runway: RunwaySettings | None = Field(default=None, description="Runway's own API")
+    comfyui: ComfyUISettings | None = Field(default=None, description="Models on your own GPU, by ComfyUI")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property

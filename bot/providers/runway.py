@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from pydantic import Field
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
-from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
+from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules, Price
 from bot.providers.http import AFTER_NO_CONNECTION, Answer, File, call, download, masked, retry_after, upload
 from bot.providers.settings import Address, Key, WebRouteSettings
 
@@ -42,7 +43,7 @@ class RunwaySettings(WebRouteSettings):
         return {"runway": "gen4.5", "runway-turbo": "gen4_turbo"}
 
 
-# What the models can do. Runway crops the picture to the clip's shape, where the model has a choice of them.
+# What the models can do, with the price list of 2026-07-10. Runway crops the picture to the clip's shape, where the model has a choice of them.
 
 
 _Pixels = Mapping[tuple[str | None, str], str]
@@ -88,9 +89,15 @@ _GEN_4_5 = Capabilities(
     typical=timedelta(seconds=120),
     deadline=timedelta(minutes=15),
     least_poll_gap=timedelta(seconds=5),
+    prices=(Price(a_second=Decimal("0.12")),),
 )
 _GEN_4_TURBO = replace(
-    _GEN_4_5, ratios=(), prompt_required=False, text_only=False, typical=timedelta(seconds=60)
+    _GEN_4_5,
+    ratios=(),
+    prompt_required=False,
+    text_only=False,
+    typical=timedelta(seconds=60),
+    prices=(Price(a_second=Decimal("0.05")),),
 )
 _VEO = replace(
     _GEN_4_5,
@@ -101,6 +108,10 @@ _VEO = replace(
     negative_prompt=1000,
     end_picture=True,
     sound=True,
+    prices=(Price(a_second=Decimal("0.40"), sound=True), Price(a_second=Decimal("0.20"))),
+)
+_VEO_FAST = replace(
+    _VEO, prices=(Price(a_second=Decimal("0.15"), sound=True), Price(a_second=Decimal("0.10")))
 )
 _KLING = replace(
     _GEN_4_5,
@@ -115,6 +126,7 @@ _KLING = replace(
     sound=True,
     typical=timedelta(seconds=135),
     deadline=timedelta(minutes=30),
+    prices=(),
 )
 _KLING_2_5 = replace(
     _KLING,
@@ -139,7 +151,7 @@ _MODELS = {
     "gen4.5": _Model(can=_GEN_4_5, from_picture=_SIX, from_words=_TWO),
     "gen4_turbo": _Model(can=_GEN_4_TURBO, from_picture=_SIX, from_words={}),
     "veo3.1": _Model(can=_VEO, from_picture=_FOUR, from_words=_FOUR),
-    "veo3.1_fast": _Model(can=_VEO, from_picture=_FOUR, from_words=_FOUR),
+    "veo3.1_fast": _Model(can=_VEO_FAST, from_picture=_FOUR, from_words=_FOUR),
     "kling2.5_turbo_pro": replace(_kling(1920, 1080, 1440), can=_KLING_2_5, from_picture={}),
     "kling3.0_standard": _kling(1280, 720, 960),
     "kling3.0_pro": _kling(1920, 1080, 1440),
