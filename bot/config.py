@@ -621,6 +621,8 @@ def _lines(details: ErrorDetails, below: tuple[str, ...] = ()) -> list[str]:
     kind, loc, context = details["type"], details["loc"], details.get("ctx", {})
     if kind == "several_mistakes":
         return list(context["lines"])
+    if kind == "default_factory_not_called":  # which depends on what another line is about
+        return []
     names = (*below, *(str(part) for part in loc if not isinstance(part, int)))
     if names[-1] == "[key]":
         return [f"{'.'.join(names[:-1])}: {context['error']}"]

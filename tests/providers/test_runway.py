@@ -186,7 +186,10 @@ async def test_an_upload_that_fails_costs_nothing(runway: Runway, server: Runway
     assert server.creates[0].body["promptImage"] == "runway://upload-2"
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:9/bucket", "https://10.0.0.1/bucket", "file:///etc"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:9/bucket", "https://10.0.0.1/bucket", "https://localhost:9/bucket", "file:///etc"],
+)
 async def test_uploads_only_to_the_internet(
     server: RunwayServer, http: aiohttp.ClientSession, address: str
 ) -> None:

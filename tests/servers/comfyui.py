@@ -89,6 +89,7 @@ class ComfyUIServer(LoopbackServer):
         self.pictures: dict[str, bytes] = {}  # by subfolder/name
         self.others_waiting = 0
         self.old = False
+        self.has_socket = True
         self.fail_with: str | None = None  # tasks fail, with this exception_message
         self.outputs: dict[str, Any] | None = None  # what the history tells, instead of what the nodes save
         self.ending: str | None = None  # of the files that are saved
@@ -176,7 +177,7 @@ class ComfyUIServer(LoopbackServer):
                 raise Invalid(name, "bad_linked_input", key)
         elif not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
             raise Invalid(name, "invalid_input_type", f"{key}: {value!r}")
-        elif isinstance(value, str) and "{{" in value:
+        elif isinstance(value, str) and "{{" in value and key != "text":
             raise Invalid(name, "value_not_in_list", f"{key}: {value!r}")
         elif key in ("width", "height") and value % 16:
             raise Invalid(name, "value_not_in_list", f"{key}: {value}")
@@ -283,6 +284,8 @@ class ComfyUIServer(LoopbackServer):
         return web.json_response({"system": {"os": "linux", "comfyui_version": "0.9.1"}, "devices": []})
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
+        if not self.has_socket:
+            return web.Response(status=404)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         client = request.query["clientId"]
