@@ -5,6 +5,7 @@
 
 import asyncio
 import io
+import math
 import os
 import secrets
 import signal
@@ -31,7 +32,7 @@ from bot.config import Config, ConfigError
 from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health
-from bot.jobs.limits import Limits
+from bot.jobs.limits import Limits, RequeueRules, RulesOf
 from bot.jobs.models import Menu, Model, Way, common, listed_cents
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
@@ -99,8 +100,9 @@ async def build(
             shard_ids=config.discord.shard_ids,
             shard_count=config.discord.shard_count,
         )
+        requeue = requeue_rules(config)
         announcer = DiscordAnnouncer(
-            bot=bot, store=store, menu=menu, pool=pool, now=now, emoji=config.animate.requeue_emoji
+            bot=bot, store=store, menu=menu, pool=pool, now=now, requeue_rules=requeue
         )
         health = Health(store, now=now)
         engine = Engine(
@@ -126,6 +128,7 @@ async def build(
             announcer=announcer,
             wake=engine.wake,
             now=now,
+            requeue_rules=requeue,
         )
         callbacks = None
         if config.callbacks.public_url:
@@ -145,6 +148,21 @@ async def build(
             engine=engine,
             desk=bot.desk,
         )
+
+
+def requeue_rules(config: Config) -> RulesOf:
+    """The config's rules of requeues, the same for every server."""
+    animate = config.animate
+    rules = RequeueRules(
+        emoji=animate.requeue_emoji,
+        per_day=animate.requeues_per_day,
+        confirm_above_cents=math.floor(animate.confirm_above * 100),
+    )
+
+    async def rules_of(_guild_id: int | None) -> RequeueRules:
+        return rules
+
+    return rules_of
 
 
 def worker_name() -> str:

@@ -13,7 +13,7 @@ from yarl import URL
 from bot.jobs.desk import Desk
 from bot.jobs.store import Store
 from bot.ui import answer
-from bot.ui.controls import JobButton
+from bot.ui.controls import JobButton, ModelSelect, on_form
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class AnimaticBot(commands.AutoShardedBot):
         self.requeue_emoji = requeue_emoji
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton)
+        self.add_dynamic_items(JobButton, ModelSelect)
         if not self.serves_commands:
             return
         for cog in COGS:
@@ -88,6 +88,10 @@ class AnimaticBot(commands.AutoShardedBot):
 
     async def on_message(self, message: discord.Message, /) -> None:
         """There are no commands in messages: somebody who mentions the bot is only talking."""
+
+    async def on_interaction(self, interaction: discord.Interaction["AnimaticBot"]) -> None:
+        """Modals are answered by their custom_id: discord.py forgets at a restart which ones it sent."""
+        await on_form(interaction)
 
     async def on_ready(self) -> None:
         log.info("ready", user=str(self.user), servers=len(self.guilds))

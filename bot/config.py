@@ -299,6 +299,13 @@ class AnimateSettings(Section):
         max_length=64,
         description="Reacting with it to a clip queues the clip again",
     )
+    requeues_per_day: int = Field(
+        default=20, ge=1, description="How often one clip may be made again within a day, by all together"
+    )
+    confirm_above: Annotated[Decimal, BeforeValidator(_rate)] = Field(
+        default=Decimal(1),
+        description="A reaction to a clip that costs more than this asks back before it starts another",
+    )
     active_per_member: int = Field(
         default=3, ge=1, description="The greatest number of unfinished clips of one member"
     )

@@ -8,7 +8,7 @@ from typing import Protocol
 from bot.errors import Cause
 from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
-from bot.providers.base import Picture
+from bot.providers.base import Picture, PictureRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +62,16 @@ class Announcer(Protocol):
         """Make the card show the job as it is; nothing is sent when nothing changed. Never raises."""
         ...
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         """Fetch the job's pictures again, from its post or its card, with fresh links.
 
+        With `rules`, made to fit them anew; this raises Refusal where it cannot be.
         Raises PictureGone, or PostLater when Discord does not answer.
         """
+        ...
+
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        """The picture that the job's posted clip ends on, made to fit the rules. Raises as `pictures` does."""
         ...
 
     async def tell_owner(self, route: str, trouble: Trouble) -> None:

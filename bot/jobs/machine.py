@@ -61,6 +61,15 @@ class Charge(StrEnum):
     MAYBE = "maybe"
 
 
+class Lineage(StrEnum):
+    """How a job came from another one: the same again, changed by a person, by another model, or going on."""
+
+    AGAIN = "again"
+    REMIX = "remix"
+    MODEL = "model"
+    CONTINUE = "continue"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One paid clip, from the command to the post; exactly one row of the table `jobs`.
@@ -70,7 +79,8 @@ class Job:
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
     `picture_file` and `end_picture_file`; no row holds them. `post_channel_id` is where the post is, when
-    that is not the channel of the request.
+    that is not the channel of the request. `picture_by` posted the first picture, where that was not the
+    asker. `lineage` says how the job came from `parent_id`.
     """
 
     id: str
@@ -84,6 +94,8 @@ class Job:
     channel_id: int
     asker_id: int
     parent_id: str | None = None
+    lineage: Lineage | None = None
+    picture_by: int | None = None
     card_id: int | None = None
     post_id: int | None = None
     post_channel_id: int | None = None

@@ -43,7 +43,7 @@ from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.ledger import entries
-from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
+from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State
 from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
 from bot.jobs.together import Together
 
@@ -56,6 +56,7 @@ RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
 MOST_RESCUED = 500
+TAKES_WITHIN = timedelta(days=1)
 MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
@@ -84,10 +85,14 @@ class AlreadyThere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many jobs are open, counted in the transaction that would add one more."""
+    """How many jobs are open, counted in the transaction that would add one more.
+
+    `takes`: how often the same clip was asked for again within a day, without those that cost nothing.
+    """
 
     by_asker: int
     in_all: int
+    takes: int = 0
 
 
 class Store:
@@ -118,11 +123,11 @@ class Store:
                 return job  # our own commit, whose answer was lost on the way
             raise AlreadyThere(job.id) from error
 
-    async def load(self, asker_id: int) -> Load:
-        """How many jobs count against the limits now."""
+    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
+        """How many jobs count against the limits; with `now`, also the takes of `clip`."""
         async with self._reads.connect() as connection:
-            by_asker = (await _counted(connection, [asker_id]))[asker_id]
-            return Load(by_asker=by_asker, in_all=await _counted_in_all(connection))
+            tally = _Tally(connection)
+            return await tally.load(asker_id, clip=clip, now=now)
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
@@ -456,18 +461,18 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job | Exception]:
             await self._lock(connection, ADMISSION_LOCK)
-            counted = await _counted(connection, {job.asker_id for job, _ in asked})
-            in_all = await _counted_in_all(connection)
+            tally = _Tally(connection)
+            await tally.prepare({job.asker_id for job, _ in asked})
             answers: list[Job | Exception] = []
             for job, admit in asked:
+                load = await tally.load(job.asker_id, clip=_taken(job), now=job.created_at)
                 try:
-                    admit(Load(by_asker=counted[job.asker_id], in_all=in_all))
+                    admit(load)
                 except Exception as refusal:  # noqa: BLE001 - it is raised to its asker
                     answers.append(refusal)
                 else:
                     answers.append(job)
-                    counted[job.asker_id] += 1
-                    in_all += 1
+                    tally.admit(job)
             if new := [job for job in answers if isinstance(job, Job)]:
                 await connection.execute(
                     insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
@@ -557,15 +562,55 @@ async def _one_by_one(
     return [answer for item in items for answer in await work([item])]
 
 
-async def _counted(connection: AsyncConnection, askers: Collection[int]) -> Counter[int]:
-    """How many jobs of each of these people count against the limits."""
-    query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
-    rows = await connection.execute(query.group_by(jobs.c.asker_id))
-    return Counter(dict(rows.all()))
+class _Tally:
+    """What counts against the limits, read once for all who ask at the same moment; `admit`ted jobs count too."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._by_asker: Counter[int] = Counter()
+        self._asked: set[int] = set()
+        self._in_all: int | None = None
+        self._takes: Counter[str] = Counter()
+        self._clips: set[str] = set()
+
+    async def prepare(self, askers: Collection[int]) -> None:
+        """Count for all of these people in one query."""
+        self._asked.update(askers)
+        query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
+        rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
+        self._by_asker.update(dict(rows.all()))
+        every = select(func.count()).select_from(jobs).where(IS_COUNTED)
+        self._in_all = (await self._connection.execute(every)).scalar_one()
+
+    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
+        """`clip`: whose takes within a day before `now` are counted as well."""
+        if asker_id not in self._asked:
+            await self.prepare([asker_id])
+        assert self._in_all is not None
+        if clip is not None and now is not None and clip not in self._clips:
+            takes = select(func.count()).where(
+                jobs.c.parent_id == clip,
+                jobs.c.lineage == Lineage.AGAIN,
+                jobs.c.charge != Charge.NONE,
+                jobs.c.created_at > now - TAKES_WITHIN,
+            )
+            self._clips.add(clip)
+            self._takes[clip] += (await self._connection.execute(takes)).scalar_one()
+        return Load(
+            by_asker=self._by_asker[asker_id], in_all=self._in_all, takes=self._takes[clip] if clip else 0
+        )
+
+    def admit(self, job: Job) -> None:
+        assert self._in_all is not None
+        self._by_asker[job.asker_id] += 1
+        self._in_all += 1
+        if clip := _taken(job):
+            self._takes[clip] += 1
 
 
-async def _counted_in_all(connection: AsyncConnection) -> int:
-    return (await connection.execute(select(func.count()).select_from(jobs).where(IS_COUNTED))).scalar_one()
+def _taken(job: Job) -> str | None:
+    """The clip that this job makes again."""
+    return job.parent_id if job.lineage is Lineage.AGAIN else None
 
 
 async def _record(
@@ -647,6 +692,7 @@ def _job(row: RowMapping) -> Job:
     values = dict(row)
     values["state"] = State(values["state"])
     values["charge"] = Charge(values["charge"])
+    values["lineage"] = Lineage(values["lineage"]) if values["lineage"] else None
     values["cause"] = Cause(values["cause"]) if values["cause"] else None
     return Job(**values)
 

@@ -44,7 +44,7 @@ LAST_TASKS = 20  # among which an old server's is looked for
 AFTER_FULL = timedelta(seconds=30)
 MOST_LISTENERS = 20
 LISTENING = timedelta(hours=1)
-MOST_STEPPED = 1000  # nodes of one workflow
+MOST_STEPPED = 1000  # nodes in one message
 MOST_UNKNOWN_WORDS = 20
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})
@@ -205,6 +205,14 @@ class _Line:
     waiting: Sequence[_Item]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Listener:
+    """What is heard of one running task: the share done of each node that works in steps."""
+
+    hearing: asyncio.Task[None]
+    shares: Mapping[str, float]
+
+
 class ComfyUI:
     """The adapter of one ComfyUI server. `pool` turns animated pictures into clips; it belongs to the caller."""
 
@@ -212,8 +220,8 @@ class ComfyUI:
         self._http = http
         self._settings = settings
         self._pool = pool
-        self._listeners: dict[str, asyncio.Task[None]] = {}
-        self._shares: dict[str, dict[str, float]] = {}  # of a task's nodes that work in steps
+        self._listeners: dict[str, _Listener] = {}
+        self._hushed: set[asyncio.Task[None]] = set()
         self._unknown_words: set[str] = set()
 
     @property
@@ -297,10 +305,9 @@ class ComfyUI:
 
     async def aclose(self) -> None:
         """Stop listening for progress; the server goes on rendering."""
-        listeners = list(self._listeners.values())
-        for listener in listeners:
-            listener.cancel()
-        await asyncio.gather(*listeners, return_exceptions=True)
+        for task in list(self._listeners):
+            self._hush(task)
+        await asyncio.gather(*self._hushed, return_exceptions=True)
 
     # Asking
 
@@ -428,16 +435,22 @@ class ComfyUI:
     # Listening for progress
 
     def _listen(self, item: _Item) -> None:
-        """Hear of a running task's steps from now on. Where the server does not say, there is no progress."""
-        if item.id not in self._listeners and len(self._listeners) < MOST_LISTENERS:
-            self._shares[item.id] = {}
-            self._listeners[item.id] = asyncio.create_task(self._hear_all(item))
+        """Hear of a running task's steps from now on. Where that does not work there is no progress, only polls."""
+        if item.id in self._listeners:
+            return
+        if len(self._listeners) >= MOST_LISTENERS:  # nobody asks for the oldest any more
+            self._hush(next(iter(self._listeners)))
+        shares: dict[str, float] = {}
+        hearing = asyncio.create_task(self._hear(item, shares))
+        self._listeners[item.id] = _Listener(hearing=hearing, shares=shares)
 
     def _hush(self, task: str) -> None:
-        if listener := self._listeners.get(task):
-            listener.cancel()
+        if listener := self._listeners.pop(task, None):
+            listener.hearing.cancel()
+            self._hushed.add(listener.hearing)
+            listener.hearing.add_done_callback(self._hushed.discard)
 
-    async def _hear_all(self, item: _Item) -> None:
+    async def _hear(self, item: _Item, shares: dict[str, float]) -> None:
         address = f"{self._settings.base_url.replace('http', 'ws', 1)}/ws?clientId={quote(item.client)}"
         try:
             async with (
@@ -446,37 +459,16 @@ class ComfyUI:
             ):
                 async for message in socket:
                     if message.type is aiohttp.WSMsgType.TEXT:
-                        self._hear(item.id, message.data)
+                        shares.update(_steps(message.data, item.id))
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            log.info("comfyui_not_listening", error=type(error).__name__)
-        finally:
-            self._listeners.pop(item.id, None)
-            self._shares.pop(item.id, None)
-
-    def _hear(self, task: str, text: str) -> None:
-        """One message: `progress` of the node at work, or, from newer servers, `progress_state` of all."""
-        try:
-            message = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        data, shares = _at(message, "data"), self._shares.get(task)
-        if shares is None or _at(data, "prompt_id") not in (None, task):
-            return
-        nodes: object = None
-        match _at(message, "type"):
-            case "progress":
-                nodes = {str(_at(data, "node")): data}
-            case "progress_state":
-                nodes = _at(data, "nodes")
-        for node, state in nodes.items() if isinstance(nodes, dict) else ():
-            value, most = _number(_at(state, "value")), _number(_at(state, "max"))
-            if value is not None and most is not None and most > 1 and len(shares) < MOST_STEPPED:
-                shares[str(node)] = min(max(value / most, 0.0), 1.0)
+            log.info("comfyui_not_listening", task=item.id, error=type(error).__name__)
 
     def _progress(self, item: _Item) -> float | None:
         """The share of the steps, where all samplers have equally much to do."""
-        shares = self._shares.get(item.id)
-        return sum(shares.values()) / max(len(shares), item.samplers) if shares else None
+        listener = self._listeners.get(item.id)
+        if listener is None or not listener.shares:
+            return None
+        return sum(listener.shares.values()) / max(len(listener.shares), item.samplers)
 
 
 def _task_name(reference: str) -> str:
@@ -538,6 +530,29 @@ def _reason(entry: object) -> str:
         if _at(message, 0) == "execution_interrupted":
             return "interrupted"
     return "not told"
+
+
+def _steps(text: str, task: str) -> dict[str, float]:
+    """What a message says of a task's steps: `progress` of the node at work, or `progress_state` of all."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    data = _at(message, "data")
+    if _at(data, "prompt_id") not in (None, task):
+        return {}
+    nodes: object = None
+    match _at(message, "type"):
+        case "progress":
+            nodes = {str(_at(data, "node")): data}
+        case "progress_state":
+            nodes = _at(data, "nodes")
+    shares: dict[str, float] = {}
+    for node, state in list(nodes.items())[:MOST_STEPPED] if isinstance(nodes, dict) else ():
+        value, most = _number(_at(state, "value")), _number(_at(state, "max"))
+        if value is not None and most is not None and most > 1:
+            shares[str(node)[:80]] = min(max(value / most, 0.0), 1.0)
+    return shares
 
 
 def _at(body: object, *path: str | int) -> object:

@@ -6,8 +6,10 @@ within Discord's window (a few minutes) gives the first message and no second on
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,12 +25,16 @@ import structlog
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
 from bot.jobs.health import Trouble
+from bot.jobs.limits import RulesOf
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
 from bot.media import clip as clips
-from bot.providers.base import Picture
+from bot.media.picture import normalise
+from bot.providers.base import Picture, PictureRules
 from bot.ui import cards
+from bot.ui.sources import media_in
 
 if TYPE_CHECKING:
     from bot.client import AnimaticBot
@@ -36,10 +42,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
 LEAST_UPLOAD_LIMIT = 1024 * 1024
 REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
 LOOK_BACK = 100
+CLIPS_AT_ONCE = 2  # clips that are in memory to find their last frame
+READ_SECONDS = 60.0  # for a picture or a clip of Discord's
 CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tell ours
 
 # Discord's error codes that no repeat can mend, each with the end it means.
@@ -72,14 +79,15 @@ class DiscordAnnouncer:
         menu: Menu,
         pool: Executor,
         now: Callable[[], datetime],
-        emoji: str,
+        requeue_rules: RulesOf,
     ) -> None:
         self._bot = bot
         self._store = store
         self._menu = menu
         self._pool = pool
         self._now = now
-        self._emoji = emoji
+        self._rules_of = requeue_rules
+        self._clips = asyncio.Semaphore(CLIPS_AT_ONCE)
         self._drawn: dict[str, Any] = {}
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -112,23 +120,53 @@ class DiscordAnnouncer:
         if not job.is_open:
             self._drawn.pop(job.id, None)
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         if job.picture_file is None:
             return Pictures()
+        media = await self._media(job)
+        async with self._reading(job):
+            first = await self._read(media.get(job.picture_file))
+            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        if rules is not None:
+            first = await normalise(first.data, rules)
+            last = await normalise(last.data, rules, name="The end picture") if last else None
+        return Pictures(first=first, last=last)
+
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        clip = (await self._media(job)).get(_clip_file(job))
+        if clip is None:
+            raise PictureGone
+        with tempfile.TemporaryDirectory(prefix="animatic-") as folder:
+            path = Path(folder) / "clip.mp4"
+            async with self._clips, self._reading(job):
+                await asyncio.to_thread(path.write_bytes, await self._bot.http.get_from_cdn(clip.url))
+            try:
+                frame = await clips.last_frame(path, pool=self._pool)
+            except clips.NotAClip:
+                raise PictureGone from None
+        return await normalise(frame, rules, name="The last frame")
+
+    async def _media(self, job: Job) -> dict[str, discord.UnfurledMediaItem]:
+        """What the job's post, or its card, carries, by file name."""
         message_id = job.post_id or job.card_id
         if message_id is None:
             raise PictureGone
-        try:
+        async with self._reading(job):
             channel = self._channel(job, job.posted_in if job.post_id else None)
             message = await channel.fetch_message(message_id)
-            media = {file_name(item): item for item in media_of(message)}
-            first = await self._read(media.get(job.picture_file))
-            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        return {file_name(item): item for item in media_of(message)}
+
+    @asynccontextmanager
+    async def _reading(self, job: Job) -> AsyncIterator[None]:
+        """What Discord answers to a read, in the words of `bot.jobs.announcing`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                yield
         except (discord.NotFound, discord.Forbidden):
             raise PictureGone from None
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("not_read", job=job.id, error=type(error).__name__)
             raise PostLater(Cause.DISCORD_DOWN) from error
-        return Pictures(first=first, last=last)
 
     async def tell_owner(self, route: str, trouble: Trouble) -> None:
         try:
@@ -164,7 +202,7 @@ class DiscordAnnouncer:
             self._menu,
             _clip_file(job),
             seconds_taken=taken,
-            emoji=self._emoji,
+            emoji=(await self._rules_of(job.guild_id)).emoji,
             pictures=pictures.first is not None,
         )
         files = partial(_picture_files, job, pictures)
@@ -224,8 +262,9 @@ class DiscordAnnouncer:
         self._drawn.pop(job.id, None)
         done = True
         if job.post_id and not job.post_channel_id:
+            emoji = (await self._rules_of(job.guild_id)).emoji
             done &= await self._try(
-                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(self._emoji)
+                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)
             )
             reach("announcer.reacted")
         if job.card_id:
@@ -331,21 +370,8 @@ def file_name(media: discord.UnfurledMediaItem) -> str:
 
 
 def media_of(message: discord.Message) -> Iterator[discord.UnfurledMediaItem]:
-    """A V2 message lists no attachments; they are found in its components (discord-api-docs #8277)."""
-    pending: list[Any] = list(message.components)
-    while pending:
-        part = pending.pop(0)
-        match part:
-            case discord.ThumbnailComponent():
-                yield part.media
-            case discord.MediaGalleryComponent():
-                yield from (item.media for item in part.items)
-            case discord.SectionComponent():
-                pending[:0] = [*part.children, part.accessory]
-            case discord.Container():
-                pending[:0] = part.children
-            case _:
-                pass
+    """The pictures and clips in a message of the bot."""
+    return media_in(message.components)
 
 
 def _custom_ids(message: discord.Message) -> Iterator[str | None]:

@@ -12,7 +12,7 @@ from discord import ui
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
 from bot.jobs.health import Trouble
-from bot.jobs.machine import Job, State
+from bot.jobs.machine import Job, Lineage, State
 from bot.jobs.models import Menu
 from bot.ui.answer import MONEY, price
 from bot.ui.controls import JobButton
@@ -48,6 +48,14 @@ WHY = {
     Cause.DISCORD_DOWN: "Discord did not take the post.",
 }
 
+
+DONE_WORDS = {
+    None: "here is your clip",
+    Lineage.AGAIN: "here is another take",
+    Lineage.REMIX: "here is your remix",
+    Lineage.MODEL: "here it is by another model",
+    Lineage.CONTINUE: "here is how it goes on",
+}
 
 NOT_FETCHED = {Cause.NO_ANSWER, Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.BROKEN}
 
@@ -106,13 +114,14 @@ def post(
     alt = "A video made by AI" if by_ai else "A video made from the picture"
     clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job))
     box.add_item(ui.MediaGallery(clip))
-    box.add_item(ui.ActionRow(JobButton(job.id, "again"), JobButton(job.id, "delete")))
+    others = ("model",) if len(menu.models) > 1 else ()
+    verbs = ("again", "remix", *others, "continue", "delete")
+    box.add_item(ui.ActionRow(*(JobButton(job.id, verb) for verb in verbs)))
     made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
     credit = menu.credit(job.model)
     made = f"{made} · {credit}" if credit else made
     box.add_item(ui.TextDisplay(f"-# {made} · react with {emoji} for another take"))
-    done = "here is another take" if job.parent_id else "here is your clip"
-    return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
+    return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {DONE_WORDS[job.lineage]}."), box])
 
 
 def private_post(job: Job, menu: Menu, clip_file: str, cause: Cause) -> ui.LayoutView:

@@ -45,6 +45,8 @@ from bot.providers.makevid import MakevidSettings
 from bot.ui.announcer import file_name, media_of
 from tests.servers.makevid import MakevidServer
 
+ERASE = "Delete for everybody"
+POST_BUTTONS = ["Again", "Remix", "Other model", "Continue", "Delete"]
 SETTLE_SECONDS = 10.0  # less than a notice stands: what sleeps longer is left to the simulated clock
 STEP_SECONDS = 15.0
 MOST_STEPS = 60
@@ -69,6 +71,13 @@ def small_clip() -> bytes:
     """A real mp4: ten frames of 64×64, H.264."""
     frames = (Image.new("RGB", (64, 64), (shade, 80, 160)) for shade in range(0, 250, 25))
     return _mp4(frames, (64, 64), {})
+
+
+@cache
+def red_clip() -> bytes:
+    """A real mp4 of 480×320 whose ten frames grow redder."""
+    frames = (Image.new("RGB", (480, 320), (shade, 80, 160)) for shade in range(0, 250, 25))
+    return _mp4(frames, (480, 320), {})
 
 
 @cache
@@ -146,6 +155,10 @@ class Town:
         await self.work_until_done()
         assert len(self.posts()) == before + 1
         return self.posts()[-1]
+
+    async def delete(self, member: MemberActor, post: discord.Message) -> InteractionResult:
+        """Press *Delete*, and confirm it."""
+        return await member.click(answer_to(await member.click(post, label="Delete")), label=ERASE)
 
     # What happens meanwhile
 
@@ -270,6 +283,28 @@ def said(result: InteractionResult) -> str:
     assert answers, "no answer"
     assert all(answer.ephemeral for answer in answers)
     return answers[0].content
+
+
+def answer_to(result: InteractionResult) -> discord.Message:
+    """The message, seen by one person only, that answers a press, with its buttons and menus."""
+    [shown] = [*result.followups, *([result.response] if result.response else [])]
+    assert shown.ephemeral
+    return shown.message
+
+
+def fields(result: InteractionResult) -> dict[str, Any]:
+    """The fields of the modal that a press opened, by custom_id."""
+    assert result.modal
+    return {
+        part["custom_id"]: part for part in walk_components(result.modal["components"]) if "custom_id" in part
+    }
+
+
+def chosen(field: dict[str, Any]) -> list[str]:
+    """What is preselected in a select, or stands in a text input."""
+    if field["type"] == 4:
+        return [field.get("value") or ""]
+    return [option["value"] for option in field["options"] if option.get("default")]
 
 
 def parts_of(message: discord.Message) -> list[dict[str, Any]]:

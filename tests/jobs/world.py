@@ -15,7 +15,7 @@ from bot.jobs.limits import Limits
 from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
-from bot.providers.base import Balance, Capabilities, ClipRequest, Picture
+from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
 
 PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
@@ -119,7 +119,9 @@ class NotingAnnouncer:
     found: int | None = None
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
+    on_last_frame: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
+    rules: list[PictureRules | None] = field(default_factory=list)
     on_private: deque[Any] = field(default_factory=deque)
     on_finish: deque[Any] = field(default_factory=deque)
 
@@ -131,10 +133,16 @@ class NotingAnnouncer:
     async def draw(self, job: Job, waiting: Waiting) -> None:
         self.cards[job.id] = (job, waiting)
 
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        answer = await _next(self.on_last_frame, PICTURE)
+        assert isinstance(answer, Picture)
+        return answer
+
     async def tell_owner(self, route: str, trouble: Trouble) -> None:
         self.told.append((route, trouble.cause))
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
+        self.rules.append(rules)
         answer = await _next(self.on_pictures, Pictures(first=PICTURE if job.picture_file else None))
         assert isinstance(answer, Pictures)
         return answer

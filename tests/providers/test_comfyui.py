@@ -415,13 +415,14 @@ async def test_listening_ends_with_the_task(make: Any, server: ComfyUIServer) ->
     task = (await provider.submit(FIRST)).task
     await provider.check(task)
     await server.connected.wait()
-    listener = provider._listeners[task]
+    hearing = provider._listeners[task].hearing
 
     await ready(provider, task)
-    await asyncio.wait([listener], timeout=20)
+    await asyncio.wait([hearing], timeout=20)
 
-    assert listener.done()
-    assert provider._listeners == provider._shares == {}
+    assert hearing.done()
+    assert provider._listeners == {}
+    assert provider._hushed == set()
 
 
 async def test_without_a_websocket_there_is_no_progress(make: Any, server: ComfyUIServer) -> None:
