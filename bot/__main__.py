@@ -38,10 +38,12 @@ from bot.jobs.models import Menu, Model, Way, common, listed_cents
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
+from bot.providers.comfyui import ComfyUI
 from bot.providers.http import open_http
 from bot.providers.kling import open_kling
 from bot.providers.luma import Luma, LumaAgents
 from bot.providers.makevid import Makevid
+from bot.providers.runway import Runway
 from bot.providers.sketch import Sketch
 from bot.ui.announcer import DiscordAnnouncer
 
@@ -230,6 +232,10 @@ ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
     "luma_agents": lambda settings, parts: LumaAgents(
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
+    "runway": lambda settings, parts: Runway(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "comfyui": lambda settings, parts: ComfyUI(http=parts.http, settings=settings, pool=parts.pool),
     "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),
 }
 

@@ -20,7 +20,7 @@ from bot import logs
 from bot.client import PERMISSIONS
 from bot.config import Config, ConfigError, load
 from bot.errors import Cause, ProviderBusy, ProviderError, Refusal
-from bot.jobs.desk import Ask, check
+from bot.jobs.desk import Ask, check, shape
 from bot.jobs.machine import Broke, Ready
 from bot.jobs.models import Model
 from bot.media import clip as clips
@@ -161,14 +161,15 @@ async def _render(
         ask = Ask(prompt=prompt, model=name, seconds=seconds, quality=quality, has_picture=source != "-")
         plan = check(ask, menu)
         model = plan.model
+        first = await _picture(config, source, model)
         request = ClipRequest(
             reference=root.system_clock().strftime("render-%Y%m%d%H%M%S%f"),
             variant=model.variant,
             prompt=plan.prompt,
             seconds=plan.seconds,
             quality=plan.quality,
-            ratio=plan.ratio,
-            picture=await _picture(config, source, model),
+            ratio=shape(plan, first),
+            picture=first,
         )
         await _make(providers[model.route], model, request, out)
         return await clips.probe(out)

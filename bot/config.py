@@ -37,9 +37,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from bot.jobs.budgets import Budget, Scope, Stretch, strictest
+from bot.providers.comfyui import ComfyUISettings
 from bot.providers.kling import KlingSettings
 from bot.providers.luma import LumaAgentsSettings, LumaSettings
 from bot.providers.makevid import MakevidSettings
+from bot.providers.runway import RunwaySettings
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch import SketchSettings
 
@@ -205,6 +207,8 @@ class RoutesSettings(Section):
     kling: KlingSettings | None = Field(default=None, description="Kling's own API")
     luma: LumaSettings | None = Field(default=None, description="Luma's Dream Machine API")
     luma_agents: LumaAgentsSettings | None = Field(default=None, description="Luma's Agents API")
+    runway: RunwaySettings | None = Field(default=None, description="Runway's own API")
+    comfyui: ComfyUISettings | None = Field(default=None, description="Models on your own GPU, by ComfyUI")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property
@@ -673,6 +677,8 @@ def _lines(details: ErrorDetails, below: tuple[str, ...] = ()) -> list[str]:
     kind, loc, context = details["type"], details["loc"], details.get("ctx", {})
     if kind == "several_mistakes":
         return list(context["lines"])
+    if kind == "default_factory_not_called":  # which depends on what another line is about
+        return []
     names = (*below, *(str(part) for part in loc if not isinstance(part, int)))
     if names[-1] == "[key]":
         return [f"{'.'.join(names[:-1])}: {context['error']}"]

@@ -12,12 +12,15 @@ from bot.providers.base import Capabilities
 PAGE = Path(__file__).parent.parent / "docs" / "providers.md"
 HEAD = "| route | model | offered as | from | seconds | quality | shape | besides | list price |"
 
+# What some routes' settings cannot do without.
+NEEDED = {"api_key": "none", "workflows": {"wan": {"file": PAGE.with_name("comfyui-workflow.json")}}}
+
 
 def table() -> str:
     """Every model of every route as a Markdown table."""
     rows = [HEAD, "|---" * HEAD.count(" | ") + "|---|"]
     for route, kind in route_kinds().items():
-        settings = kind.model_validate({"api_key": "none"} if "api_key" in kind.model_fields else {})
+        settings = kind.model_validate({key: NEEDED[key] for key in NEEDED if key in kind.model_fields})
         parts: Any = Parts(http=None, pool=ThreadPoolExecutor(1), folder=Path(), private=False)  # type: ignore[arg-type]  # nothing is asked
         names = {variant: name for name, variant in settings.usual_models.items()}
         for variant, can in ADAPTERS[route](settings, parts).variants.items():

@@ -22,7 +22,7 @@ from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, Li
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Store, new_job_id
 from bot.jobs.tally import Load
-from bot.providers.base import Only, PictureRules, nearest_ratio
+from bot.providers.base import Only, Picture, PictureRules, nearest_ratio
 
 logger = structlog.get_logger(__name__)
 
@@ -429,7 +429,7 @@ class Desk:
             negative_prompt=plan.negative_prompt,
             seconds=plan.seconds,
             quality=plan.quality,
-            ratio=_shape(plan, pictures),
+            ratio=shape(plan, pictures.first),
             strength=plan.strength,
             camera=plan.camera,
             loop=plan.loop,
@@ -636,9 +636,9 @@ class Desk:
             raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
 
 
-def _shape(plan: Plan, pictures: Pictures) -> str | None:
+def shape(plan: Plan, first: Picture | None) -> str | None:
     """The clip's ratio: as wished, else the model's nearest to the picture, else the picture's own (None)."""
-    shapes, first = plan.model.can.shapes, pictures.first
+    shapes = plan.model.can.shapes
     if plan.ratio is None and first and first.width and first.height and shapes:
         return nearest_ratio(first.width, first.height, shapes)
     return plan.ratio
