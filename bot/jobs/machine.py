@@ -18,11 +18,12 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
     POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
     RENDERING, POSTING ──Rescued (its worker is gone)─────► the same state, under a new worker
+    RENDERING, POSTING ──Rescued (once too often)─────────► FAILED, UNDELIVERABLE
     QUEUED ──Rerouted (its route is down)─────────────────► QUEUED, on the model's other route
 
 SUBMITTING and POSTING cannot be cancelled: money or a message may be under way. Outcomes that
 change nothing but the timing (StillRendering, Stumbled) keep the state; the engine does not write
-the former at all.
+the former at all. `ARROWS` is the same drawing as data, for those who check what was written.
 """
 
 from dataclasses import dataclass, replace
@@ -285,6 +286,41 @@ Outcome = (
     | Stumbled
     | CouldNotPost
 )
+
+
+ARROWS: frozenset[tuple[State, type[Outcome], State]] = frozenset(
+    {
+        (State.DRAFT, CardPosted, State.QUEUED),
+        (State.DRAFT, Cancelled, State.CANCELLED),
+        (State.QUEUED, Cancelled, State.CANCELLED),
+        (State.QUEUED, Begun, State.SUBMITTING),
+        (State.QUEUED, Rerouted, State.QUEUED),
+        (State.SUBMITTING, Accepted, State.RENDERING),
+        (State.SUBMITTING, Busy, State.QUEUED),
+        (State.SUBMITTING, Refused, State.FAILED),
+        (State.SUBMITTING, Lost, State.UNSURE),
+        (State.UNSURE, Accepted, State.RENDERING),
+        (State.UNSURE, Found, State.RENDERING),
+        (State.UNSURE, Absent, State.QUEUED),
+        (State.UNSURE, Refused, State.FAILED),
+        (State.UNSURE, TriedAgain, State.QUEUED),
+        (State.UNSURE, GaveUp, State.FAILED),
+        (State.RENDERING, StillRendering, State.RENDERING),
+        (State.RENDERING, Ready, State.POSTING),
+        (State.RENDERING, Broke, State.FAILED),
+        (State.RENDERING, GaveUp, State.FAILED),
+        (State.RENDERING, Rescued, State.RENDERING),
+        (State.RENDERING, Rescued, State.FAILED),
+        (State.POSTING, Ready, State.POSTING),
+        (State.POSTING, Broke, State.FAILED),
+        (State.POSTING, Rescued, State.POSTING),
+        (State.POSTING, Rescued, State.UNDELIVERABLE),
+        (State.POSTING, Posted, State.DELIVERED),
+        (State.POSTING, Stumbled, State.POSTING),
+        (State.POSTING, CouldNotPost, State.UNDELIVERABLE),
+    }
+)
+REQUESTED = "Requested"  # what the history of every job begins with, in place of an outcome
 
 
 class IllegalArrow(Exception):
