@@ -429,7 +429,12 @@ class Store:
         needed = select(jobs.c.asker_id, -jobs.c.price_cents).where(IS_OPEN, jobs.c.charge != Charge.CHARGED)
         both = held.union_all(needed).subquery()
         beyond = func.sum(both.c.cents)
-        query = select(both.c.asker_id, beyond).group_by(both.c.asker_id).having(beyond != 0)
+        query = (
+            select(both.c.asker_id, beyond)
+            .group_by(both.c.asker_id)
+            .having(beyond != 0)
+            .order_by(both.c.asker_id)
+        )
         async with self._reads.connect() as connection:
             return {asker: int(cents) for asker, cents in await connection.execute(query)}
 
