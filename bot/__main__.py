@@ -24,12 +24,14 @@ import discord
 import structlog
 from discord.http import Route
 
+from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
+from bot.jobs.health import Health
 from bot.jobs.limits import Limits
-from bot.jobs.models import Menu, Model
+from bot.jobs.models import Menu, Model, Way, common
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
@@ -62,6 +64,7 @@ class Animatic:
     providers: dict[str, Provider]
     menu: Menu
     bot: AnimaticBot
+    callbacks: Callbacks | None
     engine: Engine
     desk: Desk
 
@@ -95,11 +98,13 @@ async def build(
         announcer = DiscordAnnouncer(
             bot=bot, store=store, menu=menu, pool=pool, now=now, emoji=config.animate.requeue_emoji
         )
+        health = Health(store, now=now)
         engine = Engine(
             store=store,
             providers=providers,
             menu=menu,
             announcer=announcer,
+            health=health,
             now=now,
             monotonic=monotonic,
             worker=worker_name(),
@@ -109,8 +114,33 @@ async def build(
             stale=timedelta(seconds=config.engine.stale_after),
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
-        bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
-        yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
+        bot.desk = Desk(
+            store=store,
+            menu=menu,
+            limits=limits,
+            health=health,
+            announcer=announcer,
+            wake=engine.wake,
+            now=now,
+        )
+        callbacks = None
+        if config.callbacks.public_url:
+            callbacks = Callbacks(
+                public_url=config.callbacks.public_url,
+                secret=await shared_secret(store),
+                providers=providers,
+                hint=engine.hint,
+            )
+            engine.callback = callbacks.address
+        yield Animatic(
+            store=store,
+            providers=providers,
+            menu=menu,
+            bot=bot,
+            callbacks=callbacks,
+            engine=engine,
+            desk=bot.desk,
+        )
 
 
 def worker_name() -> str:
@@ -158,13 +188,23 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
             known = ", ".join(variants)
             mistakes.append(f"models.{name}.variant = {variant!r}: {settings.route} has {known}")
             continue
+        can, fallback = variants[variant], None
+        if settings.fallback:
+            fallback = Way(route=settings.fallback, variant=settings.fallback_variant or name)
+            try:
+                can = common(can, providers[fallback.route].variants[fallback.variant])
+            except KeyError:
+                mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
+            except ValueError as error:
+                mistakes.append(f"models.{name}.fallback: {error}")
         models[name] = Model(
             name=name,
             label=settings.label or name.capitalize(),
             route=settings.route,
             variant=variant,
-            can=variants[variant],
+            can=can,
             price_cents=settings.price_cents,
+            fallback=fallback,
         )
     if mistakes:
         raise ConfigError(mistakes)
@@ -180,7 +220,12 @@ async def run(config: Config, *, gateway: bool = True) -> None:
     """
     token = required_token(config)
     use_api_base(config)
-    async with build(config) as animatic:
+    async with AsyncExitStack() as stack:
+        animatic = await stack.enter_async_context(build(config))
+        if animatic.callbacks and gateway:
+            await stack.enter_async_context(
+                animatic.callbacks.serve(config.callbacks.host, config.callbacks.port)
+            )
         stopping = asyncio.Event()
         stop_on_signals(stopping)
         async with animatic.bot:

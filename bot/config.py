@@ -237,6 +237,18 @@ class ModelSettings(Section):
         description="What one second costs on top of that when the clip has sound",
         examples=[0.07],
     )
+    fallback: RouteName | None = Field(
+        default=None,
+        description="Another route to the same model, taken while the first is down; "
+        "members are offered what both can do",
+        examples=["makevid"],
+    )
+    fallback_variant: str | None = Field(
+        default=None,
+        min_length=1,
+        description="That route's name for the model; unset: the same name",
+        examples=["kling"],
+    )
     enabled: bool = Field(default=True, description="Whether members may choose it")
 
     def price_cents(self, seconds: int, quality: str | None, sound: bool = False) -> int:
@@ -305,6 +317,19 @@ class EngineSettings(Section):
         return slots
 
 
+class CallbacksSettings(Section):
+    """[callbacks]"""
+
+    public_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        default=None,
+        description="Where the internet reaches host and port below, through your own https proxy; providers that "
+        "can then say when a clip is done. Unset: they are only asked",
+        examples=["https://clips.example.org"],
+    )
+    host: str = Field(default="127.0.0.1", description="Where `animatic run` listens for them")
+    port: int = Field(default=8771, ge=0, le=65535, description="The port there")
+
+
 class NetworkSettings(Section):
     """[network]"""
 
@@ -352,6 +377,7 @@ class Config(BaseSettings):
     store: StoreSettings = StoreSettings()
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
+    callbacks: CallbacksSettings = CallbacksSettings()
     logging: LoggingSettings = LoggingSettings()
     money: MoneySettings = MoneySettings()
     engine: EngineSettings = EngineSettings()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.errors import Cause
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
 from bot.providers.base import Picture
 
@@ -66,6 +67,10 @@ class Announcer(Protocol):
 
         Raises PictureGone, or PostLater when Discord does not answer.
         """
+        ...
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        """Tell the bot's owner, by direct message, that a route needs them or is down. Never raises."""
         ...
 
     async def find_post(self, job: Job) -> int | None:

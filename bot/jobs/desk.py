@@ -5,6 +5,7 @@ queued or paid. What a person can mend is raised as a Refusal.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import log
@@ -15,6 +16,7 @@ import structlog
 from bot.errors import Refusal
 from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits
 from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
 from bot.jobs.models import Menu, Model
@@ -197,6 +199,7 @@ class Desk:
         store: Store,
         menu: Menu,
         limits: Limits,
+        health: Health,
         announcer: Announcer,
         wake: Callable[[], None],
         now: Callable[[], datetime],
@@ -204,13 +207,40 @@ class Desk:
         self.menu = menu
         self._store = store
         self._limits = limits
+        self._health = health
         self._announcer = announcer
         self._wake = wake
         self._now = now
 
     def plan(self, ask: Ask) -> Plan:
-        """Check an Ask against what its model can do. No I/O. Raises Refusal."""
-        return check(ask, self.menu)
+        """Check an Ask against what its model can do, and whether that model is to be reached. No I/O. Raises Refusal."""
+        plan = check(ask, self.menu)
+        if not self._reachable(plan.model):
+            raise Refusal(self._out_of_reach(ask, plan.model))
+        return plan
+
+    def _reachable(self, model: Model) -> bool:
+        return any(self._health.trouble(way.route) is None for way in model.ways)
+
+    def _out_of_reach(self, ask: Ask, model: Model) -> str:
+        """Which models could be asked for the same instead."""
+        trouble = self._health.trouble(model.route)
+        theirs = trouble is not None and trouble.cause in FOR_THE_OWNER
+        sentence = (
+            f"{model.label} cannot be used until this bot's owner mends it"
+            if theirs
+            else f"{model.label} is not answering"
+        )
+        others = []
+        for other in self.menu.models.values():
+            if other.name != model.name and self._reachable(other):
+                with suppress(Refusal):
+                    check(replace(ask, model=other.name), self.menu)
+                    others.append(other.label)
+        if others:
+            named = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} and {others[-1]}"
+            return f"{sentence}. You can have this from {named}: choose another `model`. {FREE}"
+        return f"{sentence}. Please try again later. {FREE}"
 
     async def request(self, who: Who, plan: Plan, pictures: Pictures, *, parent: Job | None = None) -> Job:
         """Queue one clip and post its card. The job, QUEUED. Raises Refusal.

@@ -29,6 +29,7 @@ class Schedule:
         self._can = can
         self._now = now
         self._paces: dict[Kind, Pace] = {}
+        self._not_before: dict[str, datetime] = {}
         self._queued: set[str] = set()
         self._started: dict[str, datetime] = {}
         self._running: defaultdict[Kind, dict[str, datetime]] = defaultdict(dict)
@@ -47,6 +48,7 @@ class Schedule:
     def drop(self, job_id: str) -> None:
         """Somebody else goes on with the job, or nobody has to."""
         self.due.pop(job_id, None)
+        self._not_before.pop(job_id, None)
         self._started.pop(job_id, None)
         self._queued.discard(job_id)
         for running in self._running.values():
@@ -54,6 +56,13 @@ class Schedule:
 
     def soon(self, job_id: str, pause: timedelta) -> None:
         self.due[job_id] = self._now() + pause
+
+    def hurry(self, job_id: str) -> bool:
+        """Somebody says that the job has moved: ask as soon as may be. False: it is not in our hand."""
+        if job_id not in self.due:
+            return False
+        self.due[job_id] = min(self.due[job_id], self._not_before.get(job_id, self._now()))
+        return True
 
     def started(self, job: Job) -> datetime | None:
         """When rendering was first seen to have begun, where the route tells."""
@@ -70,6 +79,7 @@ class Schedule:
         first = pace.next_poll(timedelta(0), least_gap=can.least_poll_gap, deadline=can.deadline)
         assert first is not None
         self.soon(job.id, min(can.first_poll, first))
+        self._not_before[job.id] = self._now()
 
     async def seen(self, job: Job, seen: StillRendering, retry_after: timedelta | None = None) -> bool:
         """When a job that is not done is asked for again. False: stop asking."""
@@ -78,6 +88,9 @@ class Schedule:
         if pause is None:
             return False
         self.soon(job.id, max(pause, retry_after or timedelta(0)))
+        self._not_before[job.id] = self._now() + max(
+            self._can(job).least_poll_gap, retry_after or timedelta(0)
+        )
         return True
 
     async def waiting(self, job: Job) -> Waiting:

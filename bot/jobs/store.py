@@ -369,6 +369,30 @@ class Store:
             value: str | None = (await connection.execute(query)).scalar_one_or_none()
             return value
 
+    async def recall_all(self, prefix: str) -> dict[str, str]:
+        """The notes whose keys begin so."""
+        query = select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
+        async with self._reads.connect() as connection:
+            return {row.key: row.value for row in await connection.execute(query)}
+
+    async def remember_first(self, key: str, value: str) -> bool:
+        """Write a note unless there is one already. Whether it was written."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(insert(notes).values(key=key, value=value))
+
+        try:
+            await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError:
+            return False
+        return True
+
+    async def forget(self, key: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(notes).where(notes.c.key == key))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def remember(self, key: str, value: str) -> None:
         async def work(connection: AsyncConnection) -> None:
             changed = await connection.execute(update(notes).where(notes.c.key == key).values(value=value))
@@ -466,8 +490,9 @@ class Store:
             }
 
     @asynccontextmanager
-    async def listening(self, wake: Callable[[], None]) -> AsyncIterator[None]:
-        """Call `wake` when another process queues or hands back a job (PostgreSQL; elsewhere nothing).
+    async def listening(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        """Call `wake` when a process queues or hands back a job, or passes on that one has moved, with that
+        job's id (PostgreSQL; elsewhere nothing).
 
         Only a hint: whoever listens looks by itself from time to time as well.
         """
@@ -481,7 +506,7 @@ class Store:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _listen(self, wake: Callable[[], None]) -> None:
+    async def _listen(self, wake: Callable[[str], None]) -> None:
         ended = asyncio.Event()
         while True:
             ended.clear()
@@ -489,8 +514,8 @@ class Store:
                 async with self._reads.connect() as connection:
                     driver: Any = (await connection.get_raw_connection()).driver_connection
                     driver.add_termination_listener(lambda *_: ended.set())
-                    await driver.add_listener(CHANNEL, lambda *_: wake())
-                    wake()
+                    await driver.add_listener(CHANNEL, lambda *told: wake(str(told[-1])))
+                    wake("")
                     await ended.wait()
                     await connection.invalidate()
             except (DBAPIError, OSError) as error:
@@ -520,9 +545,13 @@ class Store:
         if self._postgresql:
             await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def _notify(self, connection: AsyncConnection) -> None:
+    async def pass_on(self, job_id: str) -> None:
+        """Tell the process that owns a job that it has moved; see `listening`."""
+        await self._write(lambda connection: self._notify(connection, job_id), seconds=ACCEPT_SECONDS)
+
+    async def _notify(self, connection: AsyncConnection, job_id: str = "") -> None:
         if self._postgresql:
-            await connection.execute(select(func.pg_notify(CHANNEL, "")))
+            await connection.execute(select(func.pg_notify(CHANNEL, job_id)))
 
     async def _save(self, connection: AsyncConnection, job: Job, moved: Job, outcome: Outcome) -> Job | None:
         guarded = update(jobs).where(

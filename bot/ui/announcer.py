@@ -22,6 +22,7 @@ import structlog
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
 from bot.media import clip as clips
@@ -125,6 +126,16 @@ class DiscordAnnouncer:
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             raise PostLater(Cause.DISCORD_DOWN) from error
         return Pictures(first=first, last=last)
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        try:
+            about = await self._bot.application_info()
+            owner = about.team.owner_id if about.team else about.owner.id
+            assert owner is not None
+            channel = await self._bot.create_dm(discord.Object(owner))
+            await channel.send(cards.route_in_trouble(route, trouble))
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.warning("owner_not_told", route=route, cause=trouble.cause, error=type(error).__name__)
 
     async def find_post(self, job: Job) -> int | None:
         assert job.rendered_at is not None

@@ -11,6 +11,7 @@ from discord import ui
 
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
 from bot.ui.answer import MONEY, price
@@ -49,6 +50,21 @@ WHY = {
 
 
 NOT_FETCHED = {Cause.NO_ANSWER, Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.BROKEN}
+
+
+OWNER = {
+    Cause.BAD_KEY: "refuses my key. Put a good one into the config (`routes.{route}`) and start me again",
+    Cause.NO_CREDIT: "says that the account has no credit left. Top it up at the provider",
+}
+
+
+def route_in_trouble(route: str, trouble: Trouble) -> str:
+    """What the owner reads, once, when a route needs them or is down."""
+    what = OWNER.get(trouble.cause, "is not answering").format(route=route)
+    return (
+        f"The route **{route}** {what}. Until it works I submit nothing there: clips wait, or go another way "
+        "where their model has a `fallback`. Members who ask are told. I look again by myself, without spending."
+    )
 
 
 def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:

@@ -24,6 +24,7 @@ from aiohttp import BodyPartReader, WSMsgType, web
 BOT_ID = 900000000000000001
 GUILD_ID = 900000000000000002
 CHANNEL_ID = 900000000000000003
+OWNER_ID = 900000000000000004
 TOKEN = "a-bot-token"
 V2 = 1 << 15
 UPLOAD_LIMIT = 10 * 1024 * 1024
@@ -101,6 +102,7 @@ class DiscordServer:
                 web.get(f"{base}/applications/@me", self._application),
                 web.put(f"{base}/applications/{{id}}/commands", self._put_commands),
                 web.get(f"{base}/gateway/bot", self._gateway_address),
+                web.post(f"{base}/users/@me/channels", self._open_dm),
                 web.post(f"{base}/channels/{{channel}}/messages", self._create),
                 web.get(f"{base}/channels/{{channel}}/messages", self._history),
                 web.get(f"{base}/channels/{{channel}}/messages/{{message}}", self._get),
@@ -194,10 +196,15 @@ class DiscordServer:
             "bot_require_code_grant": False,
             "verify_key": "",
             "flags": 0,
-            "owner": _user(),
+            "owner": {**_user(), "id": str(OWNER_ID), "username": "owner", "bot": False},
             "team": None,
         }
         return _json(application)
+
+    async def _open_dm(self, request: web.Request) -> web.Response:
+        """A direct message channel with one person; here it has that person's id."""
+        recipient = str((await request.json())["recipient_id"])
+        return _json({"id": recipient, "type": 1, "recipients": [{**_user(), "id": recipient, "bot": False}]})
 
     async def _put_commands(self, request: web.Request) -> web.Response:
         self.commands = await request.json()
