@@ -94,7 +94,7 @@ async def site(store: Store, clock: Clock, tmp_path: Path) -> Site:
     await live("perhaps")
     announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
     await live("undeliverable")
-    for name in ("let go", "tried again", "unsure"):
+    for name in ("let go", "tried again"):
         provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
         await live(name)
     await desk.let_go(MODERATOR, site.jobs["let go"].id)
@@ -102,6 +102,8 @@ async def site(store: Store, clock: Clock, tmp_path: Path) -> Site:
     await world.engine.run_due()
     clock.pass_by(seconds=40)
     await world.engine.run_due()
+    provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    await live("unsure")
     provider.on_check.extend([StillRendering()] * 2)
     for name in ("rendering", "also rendering"):
         await live(name, 0)
