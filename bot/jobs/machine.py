@@ -125,6 +125,13 @@ class Job:
         return Charge.MAYBE if self.doubted and self.charge is Charge.NONE else self.charge
 
     @property
+    def tied(self) -> bool:
+        """An attempt before the next, or the present, one bears the same reference and may still turn up: only
+        its route refuses to take that twice, so the job stays there."""
+        own = f"{self.id}-{self.attempt}" if self.state is State.SUBMITTING else None
+        return self.reference not in (None, own)
+
+    @property
     def is_open(self) -> bool:
         return self.state in OPEN
 
@@ -357,6 +364,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 State.QUEUED,
                 not_before=now + retry_after if busy else None,
                 stumbles=job.stumbles + busy,
+                reference=job.reference if job.tied else None,
                 submitted_at=None,
                 cause=Cause.BUSY if busy else None,
             )
@@ -384,7 +392,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 charge=Charge.RESERVED,
                 doubted=True,
             )
-        case Rerouted(route, variant), State.QUEUED:
+        case Rerouted(route, variant), State.QUEUED if not job.tied:
             return to(State.QUEUED, route=route, variant=variant, reference=None, not_before=None, stumbles=0)
         case StillRendering(), State.RENDERING:
             return job

@@ -91,8 +91,8 @@ class Cloud:
     fetch: gone, silent. find: silent, slow (it is there, but not known yet).
     """
 
-    creates: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, str] = field(default_factory=dict)
+    by_reference: dict[str, str] = field(default_factory=dict)
     on_submit: deque[str] = field(default_factory=deque)
     on_check: deque[str] = field(default_factory=deque)
     on_fetch: deque[str] = field(default_factory=deque)
@@ -102,16 +102,13 @@ class Cloud:
 
     def create(self, reference: str, *, once: bool) -> str:
         """A paid task. `once`: a second create under the same reference is the first again."""
-        known = self.task_of(reference) if once else None
-        if known:
-            return known
-        self.creates[reference.rpartition("-")[0]] += 1
+        if once and reference in self.by_reference:
+            return self.by_reference[reference]
         task = f"task-{len(self.tasks) + 1}"
         self.tasks[task] = reference
+        if once:
+            self.by_reference[reference] = task
         return task
-
-    def task_of(self, reference: str) -> str | None:
-        return next((task for task, its in self.tasks.items() if its == reference), None)
 
     async def submit(self, request: ClipRequest, *, once: bool) -> Accepted:
         how = _next(self.on_submit)
@@ -178,7 +175,7 @@ class Cloud:
         how = _next(self.on_find)
         if how == "silent":
             raise ProviderUnsure(Cause.NO_ANSWER)
-        task = self.task_of(reference)
+        task = self.by_reference.get(reference)
         return Accepted(task) if task and how != "slow" else Absent()
 
 
@@ -230,6 +227,7 @@ class Channel:
     now: Callable[[], datetime]
     cards: dict[int, str] = field(default_factory=dict)
     posts: dict[int, str] = field(default_factory=dict)
+    posts_of: dict[str, int] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     nonces: dict[str, tuple[int, datetime]] = field(default_factory=dict)
     on_card: deque[str] = field(default_factory=deque)
@@ -240,12 +238,17 @@ class Channel:
 
     def _send(self, nonce: str, shelf: dict[int, str], job: Job) -> int:
         """The same nonce within the window gives the same message, as Discord has it."""
+        while self.nonces and self.now() - next(iter(self.nonces.values()))[1] > NONCE_WINDOW:
+            del self.nonces[next(iter(self.nonces))]
         message, at = self.nonces.get(nonce, (0, None))
         if at is None or self.now() - at > NONCE_WINDOW:
+            self.nonces.pop(nonce, None)
             self.messages += 1
             message = self.messages
             self.nonces[nonce] = (message, self.now())
             shelf[message] = job.id
+            if shelf is self.posts:
+                self.posts_of[job.id] = message
         return message
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -268,7 +271,7 @@ class Channel:
     async def find_post(self, job: Job) -> int | None:
         if _next(self.on_look) == "later":
             raise PostLater(Cause.DISCORD_DOWN)
-        return next((message for message, its in self.posts.items() if its == job.id), None)
+        return self.posts_of.get(job.id)
 
     async def pictures(self, job: Job) -> Pictures:
         if _next(self.on_pictures) == "later":
@@ -387,9 +390,10 @@ def counted_wrong(
     jobs: Iterable[Job], cloud: Cloud, channel: Channel, clicks: Counter[str]
 ) -> list[tuple[str, str]]:
     """What the world says against the rows: paid calls beyond those allowed, posts too many or missing."""
+    every = Counter(reference.rpartition("-")[0] for reference in cloud.tasks.values())
     wrong = [
         (job_id, f"{creates} creates, {clicks[job_id]} clicks")
-        for job_id, creates in cloud.creates.items()
+        for job_id, creates in every.items()
         if creates > 1 + clicks[job_id]
     ]
     posts = Counter(channel.posts.values())
