@@ -29,6 +29,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot.errors import Refusal
 from bot.jobs.announcing import Pictures
@@ -68,8 +69,11 @@ class Soak:
     wrong: list[str] = field(default_factory=list)
 
 
-async def soak(store: Store, folder: Path, *, jobs: int, seed: int) -> Soak:
-    """Live through so many jobs, then let all of them end, and look."""
+async def soak(store: Store, folder: Path, *, jobs: int, seed: int, restarts: float = RESTARTS) -> Soak:
+    """Live through so many jobs, then let all of them end, and look.
+
+    `restarts`: how often, of all rounds, a process is told to die in the next one, and one is stopped.
+    """
     chance = random.Random(seed)  # noqa: S311 - chance, not secrecy
     clock, soaked = Clock(), Soak(jobs)
     began, born = clock.at, 0
@@ -95,7 +99,7 @@ async def soak(store: Store, folder: Path, *, jobs: int, seed: int) -> Soak:
         clock.pass_by(milliseconds=1)
         what = Ask(prompt="waves", model=chance.choice(["plain", "finding"]), has_picture=True)
         who = Who(id=chance.randrange(MEMBERS), channel_id=10, guild_id=1)
-        with suppress(Refusal):
+        with suppress(Refusal, SQLAlchemyError):  # a database locked for seconds: the member asks again
             await desk_of.desk.request(who, desk_of.desk.plan(what), Pictures(first=PICTURE))
             return True
         return False
@@ -104,16 +108,16 @@ async def soak(store: Store, folder: Path, *, jobs: int, seed: int) -> Soak:
     started = time.monotonic()
     while asked < jobs:
         for process in processes:
-            if chance.random() < RESTARTS:
+            if chance.random() < restarts:
                 process.life.fuse, process.life.after = chance.randrange(1, 60), chance.random() < 0.5
         for _ in range(AT_ONCE):
             _trouble(chance, cloud, channel)
         for _ in range(min(AT_ONCE, jobs - asked)):
             with suppress(Dead):
                 asked += await ask(chance.choice(processes))
-        if chance.random() < RESTARTS:
+        if chance.random() < restarts:
             which = chance.randrange(2)
-            with suppress(Dead):
+            with suppress(Dead, SQLAlchemyError):
                 processes[which].engine.stop()
                 await processes[which].engine.hand_back()
                 processes[which] = start()
@@ -159,7 +163,7 @@ async def _decide(store: Store, process: Process, clicks: Counter[str], chance: 
     """People press the buttons on cards of unsure jobs."""
     for job in await store.open_jobs((State.UNSURE,)):
         if chance.random() < 0.2:
-            with suppress(Refusal, Dead):
+            with suppress(Refusal, Dead, SQLAlchemyError):
                 if chance.random() < 0.5:
                     clicks[job.id] += 1
                     await process.desk.try_again(MODERATOR, job.id)

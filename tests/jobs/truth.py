@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.desk import Desk
@@ -21,6 +23,7 @@ from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
 from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model, Way
+from bot.jobs.ownership import STALE
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest
 from tests.jobs.world import PICTURE
@@ -299,7 +302,7 @@ def _next(words: deque[str]) -> str | None:
     return words.popleft() if words else None
 
 
-def truth_menu() -> Menu:
+def truth_menu(can: Capabilities = CAN) -> Menu:
     """Two models: one can be asked by reference and goes the plain way while that is down."""
     ways = {"finding": Way(route="plain", variant="plain"), "plain": None}
     models = {
@@ -308,7 +311,7 @@ def truth_menu() -> Menu:
             label=route.capitalize(),
             route=route,
             variant="plain",
-            can=CAN,
+            can=can,
             price_cents=lambda seconds, _quality, _sound: seconds * 7,
             fallback=fallback,
         )
@@ -327,8 +330,11 @@ class Process:
     cloud: Cloud
 
     async def live(self, rounds: int = 10) -> bool:
-        """Do all that is due now, but for calls whose answer is held back. False: it died of it."""
-        with suppress(Dead):
+        """Do all that is due now, but for calls whose answer is held back. False: it died of it.
+
+        As the engine's own loop, it outlives a database that is locked or away: then there is a next time.
+        """
+        with suppress(Dead, SQLAlchemyError, OSError):
             for _ in range(rounds):
                 taken = await self.engine._take()
                 await self.settle()
@@ -357,6 +363,8 @@ def start_process(
     monotonic: Callable[[], float],
     slots: int = 3,
     most: int = 1000,
+    can: Capabilities = CAN,
+    stale: timedelta = STALE,
 ) -> Process:
     life = Life()
     mortal: Any = Mortal(store, life)
@@ -365,18 +373,19 @@ def start_process(
     engine = Engine(
         store=mortal,
         providers={"finding": FindingRoute(cloud, life), "plain": PlainRoute(cloud, life)},
-        menu=truth_menu(),
+        menu=truth_menu(can),
         announcer=announcer,
         now=now,
         worker=worker,
         folder=folder,
         slots=lambda _route: slots,
         health=health,
+        stale=stale,
         monotonic=monotonic,
     )
     desk = Desk(
         store=mortal,
-        menu=truth_menu(),
+        menu=truth_menu(can),
         limits=Limits(per_member=most, in_all=most),
         health=health,
         announcer=announcer,
