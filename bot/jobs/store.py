@@ -10,7 +10,7 @@ import base64
 import secrets
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -125,6 +125,8 @@ class Store:
         self._writes = engine
         self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
+        # SQLite has one writer at a time and lets the others wait by chance: in this process they take turns.
+        self._turn = nullcontext() if self._postgresql else asyncio.Lock()
         level = {"isolation_level": "REPEATABLE READ"} if self._postgresql else {}
         self._snapshots = self._reads.execution_options(**level)
         self._database_clock = database_clock and self._postgresql
@@ -227,7 +229,7 @@ class Store:
             if not (await connection.execute(known)).rowcount:
                 await connection.execute(insert(workers).values(id=worker, beat_at=at))
 
-        async with self._writes.begin() as connection:
+        async with self._turn, self._writes.begin() as connection:
             await work(connection)
 
     async def rescue(self, worker: str, *, stale: timedelta, now: datetime) -> list[Job]:
@@ -536,7 +538,7 @@ class Store:
             on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0
         ):
             with attempt:
-                async with self._writes.begin() as connection:
+                async with self._turn, self._writes.begin() as connection:
                     result = [await work(connection)]
         return result[0]
 
