@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from bot.errors import Refusal
@@ -32,6 +33,7 @@ QUICK = replace(
 )
 
 
+@pytest.mark.usefixtures("quiet")
 async def test_nothing_is_lost_while_the_database_comes_and_goes(server: Server, tmp_path: Path) -> None:
     """Two engines at full speed, members who ask, a server stopped hard: every job ends once."""
     loop = asyncio.get_running_loop()
