@@ -63,13 +63,14 @@ class TimedProvider(free.FreeProvider):
         self._rng = random.Random(2)  # noqa: S311 - the same every time
 
     def _is_ready(self, task: str) -> bool:
-        due = self.due.setdefault(task, time.time() + takes(self._rng))
+        _, _, known = task.partition("@")
+        due = float(known) if known else self.due.setdefault(task, time.time() + takes(self._rng))
         if late := time.time() >= due:
             self.lags.append(time.time() - due)
         return late
 
 
-async def fill(store: Store, provider: TimedProvider, number: int) -> None:
+async def fill(store: Store, number: int) -> None:
     """The rows a dead process left, and those of past clips of the same kind."""
     rng, now = random.Random(1), free.now()  # noqa: S311 - the same every time
     rows: list[Job] = []
@@ -80,7 +81,7 @@ async def fill(store: Store, provider: TimedProvider, number: int) -> None:
         submitted = now - timedelta(seconds=waited)
         rows.append(a_job(n, submitted))
         if n < number:
-            provider.due[f"task-{n}"] = submitted.timestamp() + took
+            rows[-1] = replace(rows[-1], provider_task=f"task-{n}@{submitted.timestamp() + took:.3f}")
         else:
             began = submitted - timedelta(hours=1)
             rows[-1] = replace(
@@ -153,8 +154,6 @@ def resident() -> int:
 async def one(address: str, number: int, seconds: float) -> dict[str, Any]:
     """What one process did with so many jobs, watched for so long."""
     provider = TimedProvider()
-    async with open_store(address) as store:
-        await fill(store, provider, number)
     with tempfile.TemporaryDirectory() as folder:
         async with open_store(address) as store:
             gc.collect()
@@ -250,6 +249,8 @@ async def measure(
             for number in postgresql
         ]
         for name, number, address in cases:
+            async with open_store(address) as store:
+                await fill(store, number)
             try:
                 found = await in_a_process(address, number, seconds)
             except RuntimeError:
