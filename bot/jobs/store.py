@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,12 +25,15 @@ from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
+    Integer,
     RowMapping,
     Select,
     Subquery,
     Table,
+    Update,
     bindparam,
     case,
     delete,
@@ -243,15 +247,10 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job]:
             await self._lock(connection, zlib.crc32(route.encode()))
-            running = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(now))
-            free = min(slots - (await connection.execute(running)).scalar_one(), most)
-            if free <= 0:
-                return []
-            line = _line(route, now)
-            first = select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id).limit(free)
-            waiting = select(jobs).where(jobs.c.id.in_(first)).with_for_update(skip_locked=True)
+            wanted = {"route": route, "now": now, "slots": slots, "most": most}
+            wanted["held_since"] = now - HOLDS_SLOT
             moves: list[Move] = []
-            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings():
+            for row in (await connection.execute(_next_in_line(), wanted)).mappings():
                 job = _job(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 moves.append((job, machine.advance(job, begun, now), begun))
@@ -669,14 +668,7 @@ class Store:
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
             together[tuple(changed)].append(changed | guard)
         for changed_columns, rows in together.items():
-            guarded = update(jobs).where(
-                jobs.c.id == bindparam("b_id"),
-                jobs.c.state == bindparam("b_state"),
-                jobs.c.version == bindparam("b_version"),
-            )
-            await connection.execute(
-                guarded.values({name: bindparam(name) for name in changed_columns}), rows
-            )
+            await connection.execute(_guarded(changed_columns), rows)
         if moves:
             await _record(connection, moves)
         for _ in moves:
@@ -698,6 +690,38 @@ class Store:
                 )
                 places |= dict(rows.all())
         return [places.get(job.id, 1) for job in asked]
+
+
+@cache
+def _guarded(changing: tuple[str, ...]) -> Update:
+    """The update of these columns in one row that is as it was seen; by name, for many rows."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("b_id"),
+            jobs.c.state == bindparam("b_state"),
+            jobs.c.version == bindparam("b_version"),
+        )
+        .values({name: bindparam(name) for name in changing})
+    )
+
+
+@cache
+def _next_in_line() -> Select[Any]:
+    """The waiting jobs for the free `slots` of `route` at `now`, `most` at a time."""
+    route, now = bindparam("route", type_=jobs.c.route.type), bindparam("now", type_=Utc())
+    held_since = bindparam("held_since", type_=Utc())
+    busy = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(held_since))
+    free = bindparam("slots", type_=Integer()) - busy.scalar_subquery()
+    most = bindparam("most", type_=Integer())
+    line = _line(route, now)
+    first = (
+        select(line.c.id)
+        .order_by(line.c.turn, line.c.created_at, line.c.id)
+        .limit(case((free <= 0, 0), (free > most, most), else_=free))
+    )
+    waiting = select(jobs).where(jobs.c.id.in_(first)).order_by(jobs.c.created_at)
+    return waiting.with_for_update(skip_locked=True)
 
 
 async def _one_by_one(
@@ -752,14 +776,19 @@ async def _record(
         await connection.execute(insert(ledger), money)
 
 
-def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
+def _holds_a_slot(since: BindParameter[datetime]) -> ColumnElement[bool]:
     return or_(
         jobs.c.state == State.SUBMITTING,
-        (jobs.c.state == State.RENDERING) & (jobs.c.submitted_at > now - HOLDS_SLOT),
+        (jobs.c.state == State.RENDERING) & (jobs.c.submitted_at > since),
     )
 
 
-def _line(route: str, now: datetime | None = None, *, also: Collection[str] = ()) -> Subquery:
+def _line(
+    route: str | BindParameter[str],
+    now: BindParameter[datetime] | None = None,
+    *,
+    also: Collection[str] = (),
+) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
     With `now`, without the jobs that were told to wait longer; `also` some that will wait soon.
