@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -279,6 +279,8 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
                 mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
             except ValueError as error:
                 mistakes.append(f"models.{name}.fallback: {error}")
+        if first := config.routes.configured[settings.route].first_poll_seconds:
+            can = replace(can, first_poll=timedelta(seconds=first))
         listed = settings.price is None and can.prices and config.money.currency == "$"
         models[name] = Model(
             name=name,
