@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ from discord.http import Route
 from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
-from bot.jobs.desk import Desk
+from bot.jobs.budgets import Budget, Scope
+from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health
 from bot.jobs.limits import Limits, RequeueRules, RulesOf
@@ -40,6 +41,7 @@ from bot.providers.base import Provider
 from bot.providers.comfyui import ComfyUI
 from bot.providers.http import open_http
 from bot.providers.kling import open_kling
+from bot.providers.luma import Luma, LumaAgents
 from bot.providers.makevid import Makevid
 from bot.providers.runway import Runway
 from bot.providers.sketch import Sketch
@@ -128,6 +130,8 @@ async def build(
             announcer=announcer,
             wake=engine.wake,
             now=now,
+            budgets=owner_budgets(config),
+            alert=alerts(store, announcer, now),
             requeue_rules=requeue,
         )
         callbacks = None
@@ -165,6 +169,30 @@ def requeue_rules(config: Config) -> RulesOf:
     return rules_of
 
 
+def owner_budgets(config: Config) -> BudgetsOf:
+    """The budgets of the config, the same for everybody."""
+    limited_by = config.limits.budgets()
+
+    async def budgets_of(_who: Who) -> Sequence[Budget]:
+        return limited_by
+
+    return budgets_of
+
+
+def alerts(store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime]) -> Alert:
+    """Tells the owner, once in a stretch of time, that the bot's budget is spent to a mark."""
+
+    async def alert(guild_id: int | None, budget: Budget, mark: int) -> None:
+        if budget.scope is not Scope.ALL:
+            return
+        key, began = f"alert:{budget.scope}:{budget.stretch}:{mark}", budget.stretch.began(now()).isoformat()
+        if await store.recall(key) != began:
+            await store.remember(key, began)
+            await announcer.tell_owner_of_budget(budget, mark)
+
+    return alert
+
+
 def worker_name() -> str:
     """Of this process, for its row among the workers; at most 40 characters, never used twice."""
     return f"{socket.gethostname()[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -196,6 +224,12 @@ ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
     "kling": lambda settings, parts: open_kling(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "luma": lambda settings, parts: Luma(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "luma_agents": lambda settings, parts: LumaAgents(
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
     "runway": lambda settings, parts: Runway(

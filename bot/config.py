@@ -36,8 +36,10 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.jobs.budgets import Budget, Scope, Stretch, strictest
 from bot.providers.comfyui import ComfyUISettings
 from bot.providers.kling import KlingSettings
+from bot.providers.luma import LumaAgentsSettings, LumaSettings
 from bot.providers.makevid import MakevidSettings
 from bot.providers.runway import RunwaySettings
 from bot.providers.settings import RouteSettings
@@ -130,6 +132,9 @@ ShardIds = Annotated[
 ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
+Money = Annotated[Decimal, BeforeValidator(_rate)]
+
+
 class Section(BaseModel):
     """A table of the file. Unknown keys are mistakes, and no error repeats what was read."""
 
@@ -200,6 +205,8 @@ class RoutesSettings(Section):
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
     kling: KlingSettings | None = Field(default=None, description="Kling's own API")
+    luma: LumaSettings | None = Field(default=None, description="Luma's Dream Machine API")
+    luma_agents: LumaAgentsSettings | None = Field(default=None, description="Luma's Agents API")
     runway: RunwaySettings | None = Field(default=None, description="Runway's own API")
     comfyui: ComfyUISettings | None = Field(default=None, description="Models on your own GPU, by ComfyUI")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
@@ -312,6 +319,47 @@ class AnimateSettings(Section):
     active_total: int = Field(default=100, ge=1, description="The greatest number of unfinished clips in all")
 
 
+def _amount(what: str) -> Any:
+    return Field(default=None, description=what, examples=[5])
+
+
+class LimitsSettings(Section):
+    """[limits]: what the owner lets be spent. Days and months are those of UTC."""
+
+    member_clips_per_day: Annotated[int, Field(ge=0)] | None = _amount(
+        "Clips of one member in one server, a day"
+    )
+    member_money_per_day: Money | None = _amount("What those may cost, in money.currency")
+    server_money_per_day: Money | None = _amount("What all clips of one server may cost, a day")
+    server_money_per_month: Money | None = _amount("What all clips of one server may cost, a month")
+    total_money_per_day: Money | None = _amount("What all clips of this bot may cost, a day")
+    total_money_per_month: Money | None = _amount("What all clips of this bot may cost, a month")
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """As the desk counts them."""
+
+        def cents(money: Decimal | None) -> int | None:
+            return None if money is None else int(money * 100)
+
+        day, month = Stretch.DAY, Stretch.MONTH
+        return tuple(
+            strictest(
+                [
+                    Budget(
+                        scope=Scope.MEMBER,
+                        stretch=day,
+                        clips=self.member_clips_per_day,
+                        cents=cents(self.member_money_per_day),
+                    ),
+                    Budget(scope=Scope.SERVER, stretch=day, cents=cents(self.server_money_per_day)),
+                    Budget(scope=Scope.SERVER, stretch=month, cents=cents(self.server_money_per_month)),
+                    Budget(scope=Scope.ALL, stretch=day, cents=cents(self.total_money_per_day)),
+                    Budget(scope=Scope.ALL, stretch=month, cents=cents(self.total_money_per_month)),
+                ]
+            )
+        )
+
+
 class EngineSettings(Section):
     """[engine]"""
 
@@ -391,6 +439,7 @@ class Config(BaseSettings):
     callbacks: CallbacksSettings = CallbacksSettings()
     logging: LoggingSettings = LoggingSettings()
     money: MoneySettings = MoneySettings()
+    limits: LimitsSettings = LimitsSettings()
     engine: EngineSettings = EngineSettings()
     routes: RoutesSettings = RoutesSettings()
     models: dict[ModelName, ModelSettings] = Field(default_factory=_default_models, validate_default=True)

@@ -4,23 +4,25 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from math import log
 from typing import TypeVar
 
 import structlog
 
 from bot.errors import Refusal
 from bot.failpoints import reach
+from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.budgets import Budget, Scope
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits, RequeueRules, RulesOf, usual_rules
 from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, Lineage, State, TriedAgain
 from bot.jobs.models import Menu, Model
-from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
-from bot.providers.base import Only, Picture, PictureRules
+from bot.jobs.store import AlreadyThere, Store, new_job_id
+from bot.jobs.tally import Load
+from bot.providers.base import Only, Picture, PictureRules, nearest_ratio
 
 logger = structlog.get_logger(__name__)
 
@@ -290,22 +292,26 @@ def _either(values: tuple[object, ...]) -> str:
     return " or ".join(str(value) for value in values)
 
 
-def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
-    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
-
-    def apart(ratio: str) -> float:
-        across, down = ratio.split(":")
-        return abs(log(width / height) - log(float(across) / float(down)))
-
-    return min(ratios, key=apart)
-
-
 def _model(name: str | None, menu: Menu) -> Model:
     model = menu.models.get(name or menu.default)
     if model is None:
         known = ", ".join(model.label for model in menu.models.values())
         raise Refusal(f"I do not have the model “{name}”. Choose one of: {known}. {FREE}")
     return model
+
+
+# The budgets that a request counts against; who is told when one is spent to so many per cent.
+BudgetsOf = Callable[[Who], Awaitable[Sequence[Budget]]]
+Alert = Callable[[int | None, Budget, int], Awaitable[None]]
+
+
+async def no_budgets(_who: Who) -> Sequence[Budget]:
+    """Nothing is limited."""
+    return ()
+
+
+async def no_alert(_guild_id: int | None, _budget: Budget, _mark: int) -> None:
+    """Nobody is told."""
 
 
 class Desk:
@@ -320,8 +326,12 @@ class Desk:
         wake: Callable[[], None],
         now: Callable[[], datetime],
         requeue_rules: RulesOf = usual_rules,
+        budgets: BudgetsOf = no_budgets,
+        alert: Alert = no_alert,
     ) -> None:
         self.menu = menu
+        self._budgets_of = budgets
+        self._alert = alert
         self._rules_of = requeue_rules
         self._store = store
         self._limits = limits
@@ -390,11 +400,15 @@ class Desk:
         if picture_by is None and parent:
             picture_by = parent.picture_by or parent.asker_id
         rules = await self.requeue_rules(who.guild_id)
+        limited_by = await self._budgets_of(who)
+        seen: list[Load] = []
 
         def admit(load: Load) -> None:
             self._admit(load)
             if lineage is Lineage.AGAIN:
                 rules.admit_take(load.takes)
+            self._within(load, plan.price_cents, now)
+            seen.append(load)
 
         draft = Job(
             id=new_job_id(now),
@@ -423,9 +437,10 @@ class Desk:
             picture_file=f"picture.{pictures.first.extension}" if pictures.first else None,
             end_picture_file=f"end-picture.{pictures.last.extension}" if pictures.last else None,
             price_cents=plan.price_cents,
+            reserved_at=now,
         )
         try:
-            draft = await self._store.add(draft, admit)
+            draft = await self._store.add(draft, admit, limited_by)
         except AlreadyThere:
             if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
                 return known
@@ -455,7 +470,20 @@ class Desk:
         assert moved is not None, "a draft has one writer"
         logger.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
         self._wake()
+        await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
+
+    def _within(self, load: Load, price_cents: int, now: datetime) -> None:
+        """Raises Refusal where one more clip at this price goes over a budget."""
+        for budget, spent in load.spent.items():
+            budgets.admit(budget, spent, price_cents, now=now, currency=self.menu.currency)
+
+    async def _tell_of_marks(self, who: Who, load: Load | None, price_cents: int) -> None:
+        """Tell those who mind a budget that half, most or all of it is spent."""
+        for budget, spent in (load.spent if load else {}).items():
+            mark = budgets.crossed(budget, spent, spent.more(price_cents))
+            if mark and budget.scope in (Scope.SERVER, Scope.ALL):
+                await self._alert(who.guild_id, budget, mark)
 
     async def _post_card(self, job: Job, pictures: Pictures) -> int:
         waiting = Waiting(place=await self._store.place(job))
@@ -564,8 +592,15 @@ class Desk:
         self._only_for(who, job, "try this clip again")
         if job.state is not State.UNSURE:
             raise Refusal("There is nothing to try again here any more.")
+        now = self._now()
+
+        def admit(load: Load) -> None:
+            self._within(load, job.price_cents, now)
+
         try:
-            moved = await self._store.advance(job, TriedAgain(), self._now())
+            moved = await self._store.reserve_again(
+                job, TriedAgain(), now, admit, await self._budgets_of(who)
+            )
         except AlreadyThere:
             raise Refusal("You have this clip in the queue once more already.") from None
         if moved is None:

@@ -74,7 +74,8 @@ class Lineage(StrEnum):
 class Job:
     """One paid clip, from the command to the post; exactly one row of the table `jobs`.
 
-    Times are aware UTC. `price_cents` counts hundredths of the owner's currency. `doubted` says
+    Times are aware UTC. `price_cents` counts hundredths of the owner's currency, and counts against the budgets of the day and month
+    of `reserved_at` (unset: of the request). `doubted` says
     that an attempt before this one may have been charged. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
@@ -117,6 +118,7 @@ class Job:
     end_picture_file: str | None = None
 
     price_cents: int = 0
+    reserved_at: datetime | None = None
     charge: Charge = Charge.RESERVED
     doubted: bool = False
     worker: str | None = None
@@ -368,6 +370,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 reference=None,
                 cause=None,
                 charge=Charge.RESERVED,
+                reserved_at=now,
                 doubted=True,
             )
         case Rerouted(route, variant), State.QUEUED:

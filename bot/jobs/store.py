@@ -9,10 +9,10 @@ import asyncio
 import base64
 import secrets
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,9 +42,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs import machine
+from bot.jobs.budgets import Budget
 from bot.jobs.ledger import entries
-from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State
-from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State, TriedAgain
+from bot.jobs.tables import HAS_CARD_LEFT, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.tally import Load, Tally, taken
 from bot.jobs.together import Together
 
 log = structlog.get_logger(__name__)
@@ -56,7 +58,6 @@ RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
 MOST_RESCUED = 500
-TAKES_WITHIN = timedelta(days=1)
 MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
@@ -65,8 +66,8 @@ ADMISSION_LOCK = 1
 T = TypeVar("T")
 R = TypeVar("R")
 Move = tuple[Job, Job, Outcome]
-Request = tuple[Job, Callable[["Load"], None]]
-COLUMNS = tuple(field.name for field in fields(Job))
+Request = tuple[Job, Callable[["Load"], None], Collection[Budget]]
+COLUMNS = tuple(column.name for column in fields(Job))
 CHANGING = tuple(name for name in COLUMNS if name not in ("id", "created_at"))
 
 
@@ -81,18 +82,6 @@ def new_job_id(now: datetime) -> str:
 
 class AlreadyThere(Exception):
     """A constraint held: this interaction has its job, or this person has that clip in the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How many jobs are open, counted in the transaction that would add one more.
-
-    `takes`: how often the same clip was asked for again within a day, without those that cost nothing.
-    """
-
-    by_asker: int
-    in_all: int
-    takes: int = 0
 
 
 class Store:
@@ -113,11 +102,19 @@ class Store:
         for together in (self._adds, self._moves, self._places):
             await together.close()
 
-    async def add(self, job: Job, admit: Callable[[Load], None] = lambda _load: None) -> Job:
-        """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere."""
+    async def add(
+        self,
+        job: Job,
+        admit: Callable[[Load], None] = lambda _load: None,
+        budgets: Collection[Budget] = (),
+    ) -> Job:
+        """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere.
+
+        Counted and written as one: of two who ask for the last of a budget, one gets it.
+        """
 
         try:
-            return await self._adds.ask((job, admit))
+            return await self._adds.ask((job, admit, budgets))
         except IntegrityError as error:
             if await self.get(job.id) == job:
                 return job  # our own commit, whose answer was lost on the way
@@ -126,7 +123,7 @@ class Store:
     async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
         """How many jobs count against the limits; with `now`, also the takes of `clip`."""
         async with self._reads.connect() as connection:
-            tally = _Tally(connection)
+            tally = Tally(connection)
             return await tally.load(asker_id, clip=clip, now=now)
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
@@ -145,6 +142,33 @@ class Store:
         if saved is None and await self.get(job.id) == moved:
             return moved  # our own commit, whose answer was lost on the way
         return saved
+
+    async def reserve_again(
+        self,
+        job: Job,
+        outcome: TriedAgain,
+        now: datetime,
+        admit: Callable[[Load], None],
+        budgets: Collection[Budget],
+    ) -> Job | None:
+        """As `advance`, for a move that reserves the price once more, unless `admit` raises. Raises AlreadyThere."""
+        moved = machine.advance(job, outcome, now)
+
+        async def work(connection: AsyncConnection) -> Job | None:
+            await self._lock(connection, ADMISSION_LOCK)
+            tally = Tally(connection)
+            load = await tally.load(job.asker_id)
+            admit(replace(load, spent=await tally.spent(replace(job, created_at=now), budgets)))
+            row = select(jobs.c.state, jobs.c.version).where(jobs.c.id == job.id).with_for_update()
+            if tuple((await connection.execute(row)).one()) != (job.state, job.version):
+                return None
+            await self._save(connection, [(job, moved, outcome)])
+            return moved
+
+        try:
+            return await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError as error:
+            raise AlreadyThere(job.id) from error
 
     async def get(self, job_id: str) -> Job | None:
         return await self._one(jobs.c.id == job_id)
@@ -461,11 +485,12 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job | Exception]:
             await self._lock(connection, ADMISSION_LOCK)
-            tally = _Tally(connection)
-            await tally.prepare({job.asker_id for job, _ in asked})
+            tally = Tally(connection)
+            await tally.prepare({job.asker_id for job, _, _ in asked})
             answers: list[Job | Exception] = []
-            for job, admit in asked:
-                load = await tally.load(job.asker_id, clip=_taken(job), now=job.created_at)
+            for job, admit, budgets in asked:
+                load = await tally.load(job.asker_id, clip=taken(job), now=job.created_at)
+                load = replace(load, spent=await tally.spent(job, budgets))
                 try:
                     admit(load)
                 except Exception as refusal:  # noqa: BLE001 - it is raised to its asker
@@ -562,57 +587,6 @@ async def _one_by_one(
     return [answer for item in items for answer in await work([item])]
 
 
-class _Tally:
-    """What counts against the limits, read once for all who ask at the same moment; `admit`ted jobs count too."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-        self._by_asker: Counter[int] = Counter()
-        self._asked: set[int] = set()
-        self._in_all: int | None = None
-        self._takes: Counter[str] = Counter()
-        self._clips: set[str] = set()
-
-    async def prepare(self, askers: Collection[int]) -> None:
-        """Count for all of these people in one query."""
-        self._asked.update(askers)
-        query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
-        rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
-        self._by_asker.update(dict(rows.all()))
-        every = select(func.count()).select_from(jobs).where(IS_COUNTED)
-        self._in_all = (await self._connection.execute(every)).scalar_one()
-
-    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
-        """`clip`: whose takes within a day before `now` are counted as well."""
-        if asker_id not in self._asked:
-            await self.prepare([asker_id])
-        assert self._in_all is not None
-        if clip is not None and now is not None and clip not in self._clips:
-            takes = select(func.count()).where(
-                jobs.c.parent_id == clip,
-                jobs.c.lineage == Lineage.AGAIN,
-                jobs.c.charge != Charge.NONE,
-                jobs.c.created_at > now - TAKES_WITHIN,
-            )
-            self._clips.add(clip)
-            self._takes[clip] += (await self._connection.execute(takes)).scalar_one()
-        return Load(
-            by_asker=self._by_asker[asker_id], in_all=self._in_all, takes=self._takes[clip] if clip else 0
-        )
-
-    def admit(self, job: Job) -> None:
-        assert self._in_all is not None
-        self._by_asker[job.asker_id] += 1
-        self._in_all += 1
-        if clip := _taken(job):
-            self._takes[clip] += 1
-
-
-def _taken(job: Job) -> str | None:
-    """The clip that this job makes again."""
-    return job.parent_id if job.lineage is Lineage.AGAIN else None
-
-
 async def _record(
     connection: AsyncConnection, moves: Sequence[tuple[Job | None, Job, Outcome | None]]
 ) -> None:
@@ -637,7 +611,9 @@ async def _record(
             "cents": entry.cents,
             "asker_id": after.asker_id,
             "guild_id": after.guild_id,
+            "channel_id": after.channel_id,
             "model": after.model,
+            "reserved_at": after.reserved_at or after.created_at,
         }
         for before, after, outcome in moves
         for entry in entries(before, after, outcome)

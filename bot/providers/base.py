@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from math import log
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -98,6 +99,16 @@ class Capabilities:
     prices: tuple[Price, ...] = ()
     free: bool = False
     by_ai: bool = True
+
+
+def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
+    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
+
+    def apart(ratio: str) -> float:
+        across, down = ratio.split(":")
+        return abs(log(width / height) - log(float(across) / float(down)))
+
+    return min(ratios, key=apart)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
