@@ -332,7 +332,8 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
         assert await site.stop(second, recovering) == 0
         async with opening:
             await much_later(site)
-    job = await site.ended(job)
+    # A doubt is an end only where nobody can be asked.
+    job = await site.ended(job, *(set(State) - OPEN if site.route == "kling" else ()))
     if job.state is State.DELIVERED:  # the card goes too, however the process died
         shown = [] if row in PRIVATELY else [job.post_id]
         await until(lambda: [message.id for message in site.messages()] == shown)
