@@ -16,7 +16,19 @@ from bot.errors import Refusal
 from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.limits import Limits
-from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, State, TriedAgain
+from bot.jobs.machine import (
+    CANCELLABLE,
+    NOBODY,
+    Cancelled,
+    CardPosted,
+    GaveUp,
+    Job,
+    Posted,
+    Redelivered,
+    State,
+    TriedAgain,
+)
+from bot.jobs.members import Members
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
 from bot.providers.base import Only
@@ -319,12 +331,17 @@ class Desk:
     async def job(self, job_id: str) -> Job:
         """The job of this id. Raises Refusal when it is not, or no longer, known."""
         job = await self._store.get(job_id)
-        if job is None:
+        if job is None or job.asker_id == NOBODY:
             raise Refusal("I do not know this clip any more.")
         return job
 
     async def job_of_post(self, message_id: int) -> Job | None:
         return await self._store.by_post(message_id)
+
+    async def require_consent(self, who: Who, author_id: int) -> None:
+        """Raises Refusal when the author of a picture does not want others to animate it."""
+        if author_id != who.id and await Members(self._store).withholds_pictures(author_id):
+            raise Refusal(f"<@{author_id}> does not want others to animate their pictures. {FREE}")
 
     async def cancel(self, who: Who, job_id: str) -> Job:
         """Call a job off before it is paid: for its asker and for moderators. Raises Refusal."""
@@ -375,6 +392,42 @@ class Desk:
         if moved is None:
             return await self.let_go(who, job_id)
         await self._announcer.draw(moved, Waiting())
+        return moved
+
+    async def redeliver(self, who: Who, job_id: str) -> Job:
+        """Have a finished clip that could not be posted be posted where this person is. Raises Refusal.
+
+        The job, POSTING; or DELIVERED when it turns out to have been posted before.
+        """
+        job = await self.job(job_id)
+        self._only_for(who, job, "have this clip posted")
+        if job.guild_id != who.guild_id:
+            raise Refusal("This clip belongs to another server.")
+        if job.redelivered_at and job.state is State.POSTING:
+            return job
+        if job.redelivered_at and job.state is State.FAILED:
+            raise Refusal("The clip is gone at the provider too, so there is nothing left to post.")
+        if job.state is not State.UNDELIVERABLE:
+            raise Refusal("There is nothing to post here any more.")
+        try:
+            found = await self._announcer.find_post(
+                job
+            )  # where it was tried last: its answer may have been lost
+        except PostLater:
+            raise Refusal(
+                "Discord does not answer me just now. Please try again. The clip is kept."
+            ) from None
+        outcome = Posted(found) if found else Redelivered(who.channel_id)
+        try:
+            moved = await self._store.advance(job, outcome, self._now())
+        except AlreadyThere:
+            raise Refusal(
+                "You have another take of this in the queue. When that is done, I can post this one."
+            ) from None
+        if moved is None:
+            return await self.redeliver(who, job_id)
+        logger.info("job_redelivered", job=moved.id, state=moved.state)
+        self._wake()
         return moved
 
     async def may_delete(self, who: Who, job_id: str) -> Job:

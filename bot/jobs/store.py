@@ -23,7 +23,6 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    RowMapping,
     Select,
     Subquery,
     delete,
@@ -137,7 +136,7 @@ class Store:
         async with self._reads.connect() as connection:
             for start in range(0, len(ids := sorted(job_ids)), MOST_IN_LIST):
                 some = select(jobs).where(jobs.c.id.in_(ids[start : start + MOST_IN_LIST]))
-                found += [_job(row) for row in (await connection.execute(some)).mappings()]
+                found += [job_of(row) for row in (await connection.execute(some)).mappings()]
         return found
 
     async def by_interaction(self, interaction_id: int) -> Job | None:
@@ -169,7 +168,7 @@ class Store:
             waiting = select(jobs).where(jobs.c.id.in_(first)).with_for_update(skip_locked=True)
             claimed = []
             for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings().all():
-                job = _job(row)
+                job = job_of(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 saved = await self._save(connection, job, machine.advance(job, begun, now), begun)
                 assert saved is not None, "the row is locked"
@@ -214,7 +213,7 @@ class Store:
             )
             rescued = []
             for row in (await connection.execute(orphans)).mappings().all():
-                job = _job(row)
+                job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 saved = await self._save(connection, job, machine.advance(job, outcome, now), outcome)
                 assert saved is not None, "the row is locked"
@@ -245,14 +244,14 @@ class Store:
         """All jobs in these states, oldest first."""
         query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
-            return [_job(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
     async def with_a_card_left(self, since: datetime) -> list[Job]:
         """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
         query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
         async with self._reads.connect() as connection:
             rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
-            return [_job(row) for row in rows.mappings()]
+            return [job_of(row) for row in rows.mappings()]
 
     async def card_gone(self, job_id: str) -> None:
         """A delivered job has no card any more."""
@@ -274,7 +273,7 @@ class Store:
         )
         async with self._reads.connect() as connection:
             rows = (await connection.execute(query)).mappings().all()
-            return [(_job(row), place) for place, row in enumerate(rows, start=1)]
+            return [(job_of(row), place) for place, row in enumerate(rows, start=1)]
 
     async def place(self, job: Job) -> int:
         """The job's place in its route's line, 1 for the next to start; a draft's as if it waited."""
@@ -376,10 +375,18 @@ class Store:
                 log.warning("listening_failed", error=type(error).__name__)
             await asyncio.sleep(1)
 
+    def reading(self) -> AsyncConnection:
+        """A connection for the queries beside this module; to be entered, for reading only."""
+        return self._reads.connect()
+
+    async def writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` as one transaction, as this module's own: perhaps more than once."""
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def _one(self, condition: Any) -> Job | None:  # Any: SQLAlchemy's == is typed as bool or element
         async with self._reads.connect() as connection:
             row = (await connection.execute(select(jobs).where(condition))).mappings().one_or_none()
-            return _job(row) if row else None
+            return job_of(row) if row else None
 
     async def _write(
         self, work: Callable[[AsyncConnection], Awaitable[T]], *, seconds: float | None = None
@@ -495,7 +502,8 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def _job(row: RowMapping) -> Job:
+def job_of(row: Mapping[Any, Any]) -> Job:
+    """A row of `jobs`, as the machine knows it."""
     values = dict(row)
     values["state"] = State(values["state"])
     values["charge"] = Charge(values["charge"])

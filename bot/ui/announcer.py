@@ -97,7 +97,7 @@ class DiscordAnnouncer:
             return
         try:
             await (
-                self._channel(job)
+                self._card_channel(job)
                 .get_partial_message(job.card_id)
                 .edit(view=view, allowed_mentions=discord.AllowedMentions.none())
             )
@@ -116,7 +116,8 @@ class DiscordAnnouncer:
         if message_id is None:
             raise PictureGone
         try:
-            message = await self._channel(job).fetch_message(message_id)
+            channel = self._channel(job) if job.post_id else self._card_channel(job)
+            message = await channel.fetch_message(message_id)
             media = {file_name(item): item for item in media_of(message)}
             first = await self._read(media.get(job.picture_file))
             last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
@@ -127,8 +128,8 @@ class DiscordAnnouncer:
         return Pictures(first=first, last=last)
 
     async def find_post(self, job: Job) -> int | None:
-        assert job.rendered_at is not None
-        since = job.rendered_at - CLOCKS_APART
+        assert job.postable_since is not None
+        since = job.postable_since - CLOCKS_APART
         try:
             for oldest_first in (True, False):
                 async for message in self._channel(job).history(
@@ -163,7 +164,7 @@ class DiscordAnnouncer:
                     emoji=self._emoji,
                     pictures=pictures.first is not None,
                 )
-                message = await self._send(job, view, files, f"{job.id}p", ping=True)
+                message = await self._send(job, view, files, post_nonce(job), ping=True)
             except TooLarge:
                 size = await asyncio.to_thread(fitted.stat)
                 limit = min(limit, size.st_size) // 2
@@ -185,8 +186,20 @@ class DiscordAnnouncer:
             )
             reach("announcer.reacted")
         if job.card_id:
-            done &= await self._try("card_not_deleted", channel.get_partial_message(job.card_id).delete())
+            done &= await self._try(
+                "card_not_deleted", self._card_channel(job).get_partial_message(job.card_id).delete()
+            )
             reach("announcer.card_deleted")
+        return done
+
+    async def erase(self, job: Job, *, post: bool) -> bool:
+        done = True
+        if job.card_id:
+            card = self._card_channel(job).get_partial_message(job.card_id)
+            done &= await self._try("card_not_deleted", card.delete())
+        if job.post_id and post:
+            posted = self._channel(job).get_partial_message(job.post_id)
+            done &= await self._try("post_not_deleted", posted.delete())
         return done
 
     async def clear_card(self, job: Job) -> None:
@@ -265,6 +278,16 @@ class DiscordAnnouncer:
 
     def _channel(self, job: Job) -> discord.PartialMessageable:
         return self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+
+    def _card_channel(self, job: Job) -> discord.PartialMessageable:
+        return self._bot.get_partial_messageable(job.card_channel_id or job.channel_id, guild_id=job.guild_id)
+
+
+def post_nonce(job: Job) -> str:
+    """What a repeat of the post goes by, at most 25 characters. Each request to post it once more has its own:
+    else Discord would answer with the message of the first delivery, or say that it was deleted."""
+    once_more = f"{int(job.redelivered_at.timestamp()):x}" if job.redelivered_at else ""
+    return f"{job.id}p{once_more}"
 
 
 def _components(view: discord.ui.LayoutView) -> list[dict[str, Any]]:

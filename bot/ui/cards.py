@@ -63,6 +63,8 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
         box.add_item(ui.TextDisplay(detail))
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
+    elif job.state is State.UNDELIVERABLE:
+        box.add_item(ui.ActionRow(JobButton(job.id, "post")))
     elif job.state is State.UNSURE:
         buttons = [JobButton(job.id, "drop")]
         if not waiting.looking:
@@ -139,7 +141,7 @@ def _detail(job: Job, waiting: Waiting) -> str | None:
             return f"{why}{MONEY[job.owed]}"
         case State.UNDELIVERABLE:
             kept = "" if job.cause in NOT_FETCHED else " and is kept"
-            return f"{why}The clip was paid for{kept}."
+            return f"{why}The clip was paid for{kept}. Press **Post it here** where I may post, or use /queue there."
         case State.QUEUED if job.cause is Cause.BUSY:
             return "The provider is busy; I try again by myself. Nothing is charged until it starts."
         case _:

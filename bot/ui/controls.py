@@ -22,6 +22,7 @@ LABELS = {
     "delete": ("Delete", "🗑️", discord.ButtonStyle.secondary),
     "retry": ("Try again (may cost twice)", None, discord.ButtonStyle.danger),
     "drop": ("Let it go", None, discord.ButtonStyle.secondary),
+    "post": ("Post it here", None, discord.ButtonStyle.primary),
 }
 
 
@@ -69,6 +70,12 @@ class JobButton(ui.DynamicItem[ui.Button[Any]], template=r"job:(?P<id>[a-z0-9]{1
         await interaction.response.defer(ephemeral=True, thinking=True)
         job = await interaction.client.desk.let_go(who(interaction), self.job_id)
         await interaction.followup.send(f"I ask no more. {answer.MONEY[job.owed]}", ephemeral=True)
+
+    async def _post(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        answer.require_permissions(interaction)
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        job = await interaction.client.desk.redeliver(who(interaction), self.job_id)
+        await interaction.followup.send(answer.redelivery(job), ephemeral=True)
 
     async def _delete(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)

@@ -107,11 +107,14 @@ class NotingAnnouncer:
     posts: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
+    erased: list[tuple[str, bool]] = field(default_factory=list)
     found: int | None = None
+    on_find: deque[Any] = field(default_factory=deque)
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
     on_finish: deque[Any] = field(default_factory=deque)
+    on_erase: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         await _next(self.on_card, None)
@@ -127,6 +130,7 @@ class NotingAnnouncer:
         return answer
 
     async def find_post(self, job: Job) -> int | None:
+        await _next(self.on_find, None)
         return self.found
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
@@ -138,6 +142,12 @@ class NotingAnnouncer:
     async def finish(self, job: Job) -> bool:
         self.finished.append(job.id)
         answer = await _next(self.on_finish, True)
+        assert isinstance(answer, bool)
+        return answer
+
+    async def erase(self, job: Job, *, post: bool) -> bool:
+        self.erased.append((job.id, post))
+        answer = await _next(self.on_erase, True)
         assert isinstance(answer, bool)
         return answer
 
