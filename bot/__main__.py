@@ -26,6 +26,7 @@ from discord.http import Route
 
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
+from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
 from bot.jobs.limits import Limits
@@ -110,6 +111,7 @@ async def build(
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
+        bot.archive = Archive(store=store, menu=menu, now=now)
         yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
 
 

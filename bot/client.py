@@ -10,14 +10,16 @@ from discord.ext import commands
 from discord.gateway import DiscordWebSocket
 from yarl import URL
 
+from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.store import Store
 from bot.ui import answer
 from bot.ui.controls import JobButton
+from bot.ui.lists import HistoryButton, QueueButton
 
 log = structlog.get_logger(__name__)
 
-COGS = ("cogs.animate", "cogs.requeue", "cogs.about")
+COGS = ("cogs.animate", "cogs.requeue", "cogs.lists", "cogs.about")
 
 # What an invite asks for, and nothing more. Add Reactions is for the 🔁 under a post.
 PERMISSIONS = discord.Permissions(
@@ -43,6 +45,7 @@ class AnimaticBot(commands.AutoShardedBot):
     """No privileged intents: messages are watched only for deleted cards, reactions for requeues."""
 
     desk: Desk
+    archive: Archive
     serves_commands = True
 
     def __init__(
@@ -69,7 +72,7 @@ class AnimaticBot(commands.AutoShardedBot):
         self.requeue_emoji = requeue_emoji
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton)
+        self.add_dynamic_items(JobButton, HistoryButton, QueueButton)
         if not self.serves_commands:
             return
         for cog in COGS:

@@ -101,6 +101,17 @@ def post(
     return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
 
 
+def summary(job: Job, menu: Menu, waiting: Waiting, *, title: str | None = None, words: int = 80) -> str:
+    """A job in a few lines, for lists: its state (or another title), so many characters of its prompt, its facts."""
+    lines = [f"**{title or _title(job, waiting)[0]}**"]
+    if job.prompt:
+        lines.append(quoted(job.prompt, limit=words))
+    lines.append(f"-# {_facts(job, menu)}")
+    if detail := _detail(job, waiting):
+        lines.append(detail)
+    return "\n".join(lines)
+
+
 def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
     match job.state:
         case State.DRAFT | State.QUEUED:
