@@ -81,8 +81,11 @@ class Export:
 
 
 class Archive:
-    def __init__(self, *, store: Store, menu: Menu, now: Callable[[], datetime]) -> None:
+    """`keep_days`: so long a clip that could not be posted is kept."""
+
+    def __init__(self, *, store: Store, menu: Menu, now: Callable[[], datetime], keep_days: int = 7) -> None:
         self.menu = menu
+        self.keep_days = keep_days
         self._store = store
         self._browsing = Browsing(store)
         self._now = now

@@ -5,6 +5,7 @@ queued or paid. What a person can mend is raised as a Refusal.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import log
@@ -85,6 +86,14 @@ class Plan:
     loop: bool
     sound: bool
     price_cents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgetting:
+    """What asking to be forgotten did: waiting clips that were cancelled, and those that are finished first."""
+
+    cancelled: int
+    under_way: int
 
 
 def check(ask: Ask, menu: Menu) -> Plan:
@@ -215,6 +224,7 @@ class Desk:
     ) -> None:
         self.menu = menu
         self._store = store
+        self._members = Members(store)
         self._limits = limits
         self._announcer = announcer
         self._wake = wake
@@ -340,7 +350,7 @@ class Desk:
 
     async def require_consent(self, who: Who, author_id: int) -> None:
         """Raises Refusal when the author of a picture does not want others to animate it."""
-        if author_id != who.id and await Members(self._store).withholds_pictures(author_id):
+        if author_id != who.id and await self._members.withholds_pictures(author_id):
             raise Refusal(f"<@{author_id}> does not want others to animate their pictures. {FREE}")
 
     async def cancel(self, who: Who, job_id: str) -> Job:
@@ -393,6 +403,34 @@ class Desk:
             return await self.let_go(who, job_id)
         await self._announcer.draw(moved, Waiting())
         return moved
+
+    async def withholds_pictures(self, who: Who) -> bool:
+        """Whether this person keeps others from animating their pictures."""
+        return await self._members.withholds_pictures(who.id)
+
+    async def withhold_pictures(self, who: Who, withheld: bool) -> None:
+        """Keep others from animating this person's pictures from now on, or let them."""
+        await self._members.withhold_pictures(who.id, self._now() if withheld else None)
+
+    def require_oneself(self, who: Who, member_id: int) -> None:
+        """Raises Refusal where only the person themselves may decide."""
+        if who.id != member_id:
+            raise Refusal(f"Only <@{member_id}> can decide this.")
+
+    async def forget(self, who: Who, *, posts: bool) -> Forgetting:
+        """Cancel what this person has waiting, in all servers, and have the rest forgotten when it has ended.
+
+        `posts`: their posted clips are deleted from the channels too.
+        """
+        cancelled = 0
+        for job in await self._members.waiting_of(who.id):
+            with suppress(Refusal):  # it has started meanwhile: it is finished first, then
+                await self.cancel(who, job.id)
+                cancelled += 1
+        await self._members.forget(who.id, self._now(), posts=posts)
+        logger.info("member_to_be_forgotten", asker=who.id)
+        self._wake()
+        return Forgetting(cancelled=cancelled, under_way=await self._members.under_way(who.id))
 
     async def redeliver(self, who: Who, job_id: str) -> Job:
         """Have a finished clip that could not be posted be posted where this person is. Raises Refusal.

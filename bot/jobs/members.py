@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.jobs.machine import NOBODY, OPEN, Job
+from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
 from bot.jobs.tables import jobs, ledger, members
 
@@ -52,6 +52,18 @@ class Members:
         Those under way first come to their end. `posts`: their clips are to be deleted from the channels too.
         """
         await self._store.writing(_setting(member_id, forget_before=now, forget_posts=posts))
+
+    async def waiting_of(self, member_id: int) -> list[Job]:
+        """This member's jobs, in all servers, that can still be cancelled."""
+        query = select(jobs).where(jobs.c.asker_id == member_id, jobs.c.state == State.QUEUED)
+        async with self._store.reading() as connection:
+            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+
+    async def under_way(self, member_id: int) -> int:
+        """How many of this member's jobs have not ended."""
+        query = select(func.count()).where(jobs.c.asker_id == member_id, jobs.c.state.in_(OPEN))
+        async with self._store.reading() as connection:
+            return (await connection.execute(query)).scalar_one()
 
     async def to_forget(self, *, limit: int = ERASED_AT_ONCE) -> list[tuple[Job, bool]]:
         """Ended jobs that are to be forgotten, and whether their posts are to go too."""

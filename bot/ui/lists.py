@@ -18,7 +18,7 @@ from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
 from bot.ui import answer, cards
 from bot.ui.controls import JobButton, who
-from bot.ui.text import elapsed, escaped, plain, quoted
+from bot.ui.text import as_many_as_fit, elapsed, escaped, plain, quoted
 
 COMMANDS = {
     "queue": "Your clips under way, and how long the line is",
@@ -61,7 +61,7 @@ def queue(line: Line, menu: Menu, now: datetime) -> ui.LayoutView:
         if verbs := _verbs(job, now):
             box.add_item(ui.ActionRow(*(JobButton(job.id, verb) for verb in verbs)))
     box.add_item(ui.Separator())
-    box.add_item(ui.TextDisplay(_as_many_as_fit(_crowd(line.crowd, menu), _cards(line.cards, menu), room)))
+    box.add_item(ui.TextDisplay(as_many_as_fit([*_crowd(line.crowd, menu), *_cards(line.cards, menu)], room)))
     buttons: list[ui.Item[Any]] = [QueueButton(line.page, "Refresh")]
     if line.pages > 1:
         buttons.insert(0, QueueButton(line.page - 1, "Previous", disabled=line.page == 0))
@@ -105,13 +105,6 @@ def _cards(jobs: Sequence[tuple[Job, Waiting]], menu: Menu) -> list[str]:
         prompt = quoted(job.prompt, limit=60) if job.prompt else "no prompt"
         lines.append(f"- {prompt} · <@{job.asker_id}> · {escaped(menu.label(job.model))} · {place}")
     return lines
-
-
-def _as_many_as_fit(first: list[str], then: list[str], room: int) -> str:
-    lines = [*first, *then]
-    while len(lines) > 1 and sum(len(line) + 1 for line in lines) > room:
-        lines.pop()
-    return "\n".join(lines)
 
 
 def history(past: Past, menu: Menu) -> ui.LayoutView:
