@@ -111,7 +111,13 @@ async def build(
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
-        bot.archive = Archive(store=store, menu=menu, now=now, keep_days=config.data.keep_days)
+        bot.archive = Archive(
+            store=store,
+            menu=menu,
+            now=now,
+            slots=config.engine.slots_of,
+            keep_days=config.data.keep_days,
+        )
         yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
 
 

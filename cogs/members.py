@@ -1,5 +1,6 @@
 """`/mydata` and `/consent`: what members decide about their data and their pictures. All answers are private."""
 
+import asyncio
 from io import BytesIO
 
 import discord
@@ -13,6 +14,7 @@ from bot.ui.controls import who
 ROOM = 64 * 1024  # what a request to Discord needs besides the file, in bytes
 LARGEST = 8 * 1024 * 1024
 BETWEEN_EXPORTS = 60.0  # seconds
+EXPORTS_AT_ONCE = 2  # whose files are in memory at the same time
 
 
 class Members(commands.Cog):
@@ -20,15 +22,17 @@ class Members(commands.Cog):
 
     def __init__(self, bot: AnimaticBot) -> None:
         self.bot = bot
+        self.exporting = asyncio.Semaphore(EXPORTS_AT_ONCE)
 
     @mydata.command(name="export", description=guide.COMMANDS["mydata export"])
     @app_commands.checks.cooldown(1, BETWEEN_EXPORTS)
     async def export(self, interaction: discord.Interaction[AnimaticBot]) -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
         room = min(interaction.filesize_limit - ROOM, LARGEST)
-        export = await self.bot.archive.export(who(interaction), max_bytes=room)
-        file = discord.File(BytesIO(export.data), "animatic-my-data.json")
-        await interaction.followup.send(guide.exported(export), file=file, ephemeral=True)
+        async with self.exporting:
+            export = await self.bot.archive.export(who(interaction), max_bytes=room)
+            file = discord.File(BytesIO(export.data), "animatic-my-data.json")
+            await interaction.followup.send(guide.exported(export), file=file, ephemeral=True)
 
     @mydata.command(name="delete", description=guide.COMMANDS["mydata delete"])
     async def delete(self, interaction: discord.Interaction[AnimaticBot]) -> None:

@@ -81,14 +81,23 @@ class Export:
 
 
 class Archive:
-    """`keep_days`: so long a clip that could not be posted is kept."""
+    """`slots(route)`: so many clips are made at once; `keep_days`: so long one that could not be posted is kept."""
 
-    def __init__(self, *, store: Store, menu: Menu, now: Callable[[], datetime], keep_days: int = 7) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        menu: Menu,
+        now: Callable[[], datetime],
+        slots: Callable[[str], int],
+        keep_days: int,
+    ) -> None:
         self.menu = menu
         self.keep_days = keep_days
         self._store = store
         self._browsing = Browsing(store)
         self._now = now
+        self._slots = slots
 
     def now(self) -> datetime:
         """The time that jobs go by."""
@@ -131,6 +140,8 @@ class Archive:
             after=beside if newer else None,
             limit=HISTORY_PAGE + 1,
         )
+        if beside and not found:  # what was there is gone, or hidden by now: from the newest on
+            return await self.past(shelf, Turn(member_id=turn.member_id, model=turn.model))
         more = len(found) > HISTORY_PAGE
         page = (found[-HISTORY_PAGE:] if newer else found[:HISTORY_PAGE]) if more else found
         return Past(
@@ -177,26 +188,35 @@ class Archive:
         """All that is stored about this person, the newest first, as much as fits into a file of this size."""
         about = {"member": str(who.id), "exported_at": self._now()} | await self._browsing.wishes_of(who.id)
         file = bytearray(_json(about)[:-1] + b', "clips": [')
-        jobs = left_out = 0
+        jobs = 0
         last: Job | None = None
-        while page := await self._browsing.everything_of(who.id, before=last, limit=EXPORTED_AT_ONCE):
+        whole = True
+        while whole and (
+            page := await self._browsing.everything_of(who.id, before=last, limit=EXPORTED_AT_ONCE)
+        ):
             last = page[-1][0]
             for job, costs in page:
                 row = _json(_record(job) | {"costs": costs})
-                if left_out or len(file) + len(row) + 4 > max_bytes:
-                    left_out += 1
-                else:
-                    file += (b",\n" if jobs else b"\n") + row
-                    jobs += 1
+                whole = len(file) + len(row) + 4 <= max_bytes
+                if not whole:
+                    break
+                file += (b",\n" if jobs else b"\n") + row
+                jobs += 1
+        left_out = 0 if whole else sum(await self._browsing.standing_of(who.id)) - jobs
         return Export(data=bytes(file + b"]}"), jobs=jobs, left_out=left_out)
 
     async def _waiting(self, job: Job) -> Waiting:
+        if job.state not in (State.QUEUED, State.RENDERING):
+            return Waiting()
+        model = self.menu.models.get(job.model)
+        can = model.can if model else Capabilities(seconds=(job.seconds,))
+        pace = Pace.learn(await self._store.durations(job), typical=can.typical)
         if job.state is State.QUEUED:
-            return Waiting(place=await self._store.place(job))
-        if job.state is State.RENDERING and job.submitted_at:
-            model = self.menu.models.get(job.model)
-            can = model.can if model else Capabilities(seconds=(job.seconds,))
-            pace = Pace.learn(await self._store.durations(job), typical=can.typical)
+            place = await self._store.place(job)
+            # Those in the making are half done on average, and those before it take their turns.
+            turns = (place - 1) // max(1, self._slots(job.route)) + 1.5
+            return Waiting(place=place, due=self._now() + turns * pace.middle)
+        if job.submitted_at:
             waited = self._now() - job.submitted_at
             return Waiting(due=job.submitted_at + pace.middle, late=waited > max(pace.late, can.deadline))
         return Waiting()

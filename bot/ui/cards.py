@@ -152,7 +152,7 @@ def _detail(job: Job, waiting: Waiting) -> str | None:
             return f"{why}{MONEY[job.owed]}"
         case State.UNDELIVERABLE:
             kept = "" if job.cause in NOT_FETCHED else " and is kept"
-            return f"{why}The clip was paid for{kept}. Press **Post it here** where I may post, or use /queue there."
+            return f"{why}The clip was paid for{kept}. When I may post here again, press the button; or use /queue elsewhere."
         case State.QUEUED if job.cause is Cause.BUSY:
             return "The provider is busy; I try again by myself. Nothing is charged until it starts."
         case _:

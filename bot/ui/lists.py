@@ -30,7 +30,8 @@ OPTIONS = {
     "model": "Made by which model; any when left out",
     "id": "The clip: choose one of yours, or an id from /history",
 }
-TEXT_LIMIT = 3900  # of the 4,000 characters that a message of Components V2 holds
+TEXT_LIMIT = 3800  # of the 4,000 characters that a message of Components V2 holds
+MINE_LIMIT = 2600  # of these, for one's own clips
 CHOICE_LIMIT = 100
 MODELS_SHOWN = 8
 LOOKED_UP_BY = timedelta(minutes=3)  # until then the engine may still be asking the route by itself
@@ -51,22 +52,29 @@ def queue(line: Line, menu: Menu, now: datetime) -> ui.LayoutView:
     if line.pages > 1:
         title += f" · page {line.page + 1} of {line.pages}"
     box.add_item(ui.TextDisplay(title if line.mine else "### You have no clip in the works"))
-    room = TEXT_LIMIT - len(title) - 100
-    for job, waiting in line.mine:
-        text = cards.summary(job, menu, waiting)
-        if address := answer.link(job):
-            text += f" · {address}"
+    texts = [_mine(job, menu, waiting) for job, waiting in line.mine]
+    if sum(map(len, texts)) > MINE_LIMIT:
+        texts = [_mine(job, menu, waiting, words=20) for job, waiting in line.mine]
+    for text, (job, _) in zip(texts, line.mine, strict=True):
         box.add_item(ui.TextDisplay(text))
-        room -= len(text)
         if verbs := _verbs(job, now):
             box.add_item(ui.ActionRow(*(JobButton(job.id, verb) for verb in verbs)))
     box.add_item(ui.Separator())
-    box.add_item(ui.TextDisplay(as_many_as_fit([*_crowd(line.crowd, menu), *_cards(line.cards, menu)], room)))
+    others = [*_crowd(line.crowd, menu), *_cards(line.cards, menu)]
+    box.add_item(ui.TextDisplay(as_many_as_fit(others, TEXT_LIMIT - sum(map(len, texts)))))
     buttons: list[ui.Item[Any]] = [QueueButton(line.page, "Refresh")]
     if line.pages > 1:
         buttons.insert(0, QueueButton(line.page - 1, "Previous", disabled=line.page == 0))
         buttons.append(QueueButton(line.page + 1, "Next", disabled=line.page + 1 >= line.pages))
     return _layout(box, ui.ActionRow(*buttons))
+
+
+def _mine(job: Job, menu: Menu, waiting: Waiting, *, words: int = 80) -> str:
+    text = cards.summary(job, menu, waiting, words=words)
+    if job.state is State.QUEUED and waiting.due:
+        text += f" · ready about {discord.utils.format_dt(waiting.due, 'R')}"
+    address = answer.link(job)
+    return f"{text} · {address}" if address else text
 
 
 def _verbs(job: Job, now: datetime) -> list[str]:
@@ -115,21 +123,29 @@ def history(past: Past, menu: Menu) -> ui.LayoutView:
     box.add_item(
         ui.TextDisplay(" ".join(["### Clips", *about]) if past.jobs else "### No clips to show here")
     )
+    room = TEXT_LIMIT - 200
+    shown: list[Job] = []
     for job in past.jobs:
         when = discord.utils.format_dt(job.changed_at, "R")
         title = when if job.state is State.DELIVERED else f"{_ended(job)} {when}"
         text = cards.summary(job, menu, Waiting(), title=title)
         if job.post_id:
             text += f"\n[The post]({answer.link(job)})"
-        box.add_item(ui.TextDisplay(f"{text}\n-# `/show {job.id}`"))
-    if not past.jobs or not (past.newer or past.older):
+        text += f"\n-# `/show {job.id}`"
+        room -= len(text)
+        if room < 0:
+            break
+        box.add_item(ui.TextDisplay(text))
+        shown.append(job)
+    older = past.older or len(shown) < len(past.jobs)
+    if not (past.newer or older):
         return _layout(box)
-    first, last = past.jobs[0].id, past.jobs[-1].id
+    first, last = shown[0].id, shown[-1].id
     return _layout(
         box,
         ui.ActionRow(
             HistoryButton(_turned(past.turn, Way.NEWER, first), disabled=not past.newer),
-            HistoryButton(_turned(past.turn, Way.OLDER, last), disabled=not past.older),
+            HistoryButton(_turned(past.turn, Way.OLDER, last), disabled=not older),
         ),
     )
 
@@ -158,7 +174,8 @@ def show(shown: Shown, menu: Menu, now: datetime, *, reader_id: int) -> ui.Layou
         lines.append(f"Made in {took}, ready {discord.utils.format_dt(job.rendered_at, 'f')}")
     if job.negative_prompt and job.asker_id == reader_id:  # the post does not show it
         lines.append(f"Without: {quoted(job.negative_prompt, limit=200)}")
-    lines.append(answer.MONEY[job.owed] if job.price_cents else "It costs nothing.")
+    if job.price_cents and job.state is State.DELIVERED:
+        lines.append(answer.MONEY[job.owed])
     if address := answer.link(job):
         lines.append(f"[{'The post' if job.post_id else 'The card'}]({address})")
     box.add_item(ui.TextDisplay("\n".join([*(f"- {line}" for line in lines), f"-# `{job.id}`"])))
@@ -172,7 +189,9 @@ def came_from(job: Job, parent: Job | None) -> str:
     words = LINEAGE.get(getattr(job, "lineage", None) or "again", "Made from")
     if parent is None:
         return f"{words} a clip that is gone, or that you cannot see"
-    return f"{words} [a clip]({answer.link(parent)}) by <@{parent.asker_id}> (`{parent.id}`)"
+    address = answer.link(parent)
+    which = f"[a clip]({address})" if address else "a clip"
+    return f"{words} {which} by <@{parent.asker_id}> (`{parent.id}`)"
 
 
 def choice(job: Job, menu: Menu, now: datetime) -> str:

@@ -1,5 +1,7 @@
 """`/queue`, `/history` and `/show`, as the asker, another member and a moderator, with restarts in between."""
 
+import re
+
 import discord
 import pytest
 from simcord import InteractionResult, MemberActor
@@ -96,6 +98,7 @@ async def test_places_and_times(town: Town) -> None:
     assert "- Kling: 2 waiting, 2 in the making" in text
     assert "“of bob”" in text
     assert "number 2 in line" in text
+    assert re.search(r"\*\*Waiting to start\*\*\n.*\n.* · ready about <t:\d+:R> · https:", text)
     assert buttons(message) == ["Cancel", "Refresh"]
 
 
@@ -382,11 +385,14 @@ async def test_other_servers_are_not_in_the_history(town: Town) -> None:
 async def test_a_full_page_stays_within_discords_limits(town: Town) -> None:
     """Long prompts that must be escaped, in every script."""
     await past_jobs(town, 7, prompt="*_" * 1000)
-    message = await history(town, town.ada)
+    messages = [await history(town, town.ada)]
     await past_jobs(town, 7, prompt="帆" * 2000)
-    wide = await history(town, town.ada)
+    messages.append(await history(town, town.ada))
+    failed = {"state": State.FAILED, "cause": Cause.BAD_INPUT, "charge": Charge.MAYBE, "post_id": None}
+    await past_jobs(town, 7, prompt="*_" * 1000, model="k" * 32, quality="q" * 16, camera="c" * 24, **failed)
+    messages.append(await history(town, town.ada))
 
-    for shown_now in (message, wide):
+    for shown_now in messages:
         assert len(text_of(shown_now)) <= 4000
         assert len(text_of(shown_now).encode()) <= 10_000
         assert len(parts_of(shown_now)) <= 40

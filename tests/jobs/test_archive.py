@@ -38,6 +38,10 @@ async def clips(store: Store, clock: Clock, number: int, *, same_time: bool = Fa
     return made
 
 
+def an_archive(store: Store, clock: Clock) -> Archive:
+    return Archive(store=store, menu=make_menu(), now=clock.now, slots=lambda _route: 2, keep_days=7)
+
+
 def turned(past: Past, way: Way) -> Turn:
     beside = past.jobs[0] if way is Way.NEWER else past.jobs[-1]
     return replace(past.turn, way=way, beside=beside.id)
@@ -47,7 +51,7 @@ def turned(past: Past, way: Way) -> Turn:
 async def test_every_clip_is_on_one_page(store: Store, clock: Clock, same_time: bool) -> None:
     """Forth and back again, the same pages; also where clips were asked for in the same moment."""
     made = await clips(store, clock, 2 * HISTORY_PAGE + 1, same_time=same_time)
-    archive = Archive(store=store, menu=make_menu(), now=clock.now)
+    archive = an_archive(store, clock)
 
     pages = [await archive.past(EVERYTHING, Turn())]
     while pages[-1].older:
@@ -72,7 +76,7 @@ async def test_every_clip_is_on_one_page(store: Store, clock: Clock, same_time: 
 async def test_a_page_beside_a_clip_that_is_no_more(store: Store, clock: Clock) -> None:
     """An id that nobody knows begins at the newest again."""
     made = await clips(store, clock, 2)
-    archive = Archive(store=store, menu=make_menu(), now=clock.now)
+    archive = an_archive(store, clock)
 
     past = await archive.past(EVERYTHING, Turn(beside="nobody"))
 
@@ -80,10 +84,11 @@ async def test_a_page_beside_a_clip_that_is_no_more(store: Store, clock: Clock) 
 
 
 async def test_nothing_newer(store: Store, clock: Clock) -> None:
-    """A button that was pressed twice finds an empty page, and says so without an error."""
+    """The clips on that side are gone, or hidden by now: the newest are shown, and nobody is stuck."""
     made = await clips(store, clock, 1)
-    archive = Archive(store=store, menu=make_menu(), now=clock.now)
+    archive = an_archive(store, clock)
 
     past = await archive.past(EVERYTHING, Turn(way=Way.NEWER, beside=made[0].id))
 
-    assert past.jobs == ()
+    assert past.jobs == tuple(made)
+    assert (past.newer, past.older) == (False, False)

@@ -204,7 +204,9 @@ async def test_a_wish_outlives_forgetting(world: World) -> None:
 
 async def test_the_archive_reads_alike_on_both_databases(world: World) -> None:
     """Line, past, one clip and the export: the same rows in the same order."""
-    archive = Archive(store=world.store, menu=make_menu(), now=world.clock.now)
+    archive = Archive(
+        store=world.store, menu=make_menu(), now=world.clock.now, slots=lambda _route: 2, keep_days=7
+    )
     done = [await delivered(world, prompt=f"number {n}") for n in range(3)]
     world.provider.on_check.extend([StillRendering()] * 9)
     running = await world.ask(prompt="running")
