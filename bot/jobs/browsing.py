@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import Store, job_of
-from bot.jobs.tables import jobs, ledger, members
+from bot.jobs.tables import IS_OPEN, jobs, ledger, members
 
 WAITING = (State.DRAFT, State.QUEUED)
 WORKING = (State.SUBMITTING, State.RENDERING, State.POSTING)
@@ -79,10 +79,10 @@ class Browsing:
             func.count().filter(jobs.c.state.in_(states)).label(name)
             for name, states in (("waits", WAITING), ("works", WORKING))
         )
-        by_model = select(jobs.c.model, waits, works).where(here).group_by(jobs.c.model)
-        people = select(func.count(jobs.c.asker_id.distinct())).where(here)
+        by_model = select(jobs.c.model, waits, works).where(IS_OPEN, here).group_by(jobs.c.model)
+        people = select(func.count(jobs.c.asker_id.distinct())).where(IS_OPEN, here)
         others = select(func.count()).where(
-            jobs.c.state.in_(WAITING), or_(jobs.c.guild_id.is_(None), jobs.c.guild_id != guild_id)
+            IS_OPEN, jobs.c.state.in_(WAITING), or_(jobs.c.guild_id.is_(None), jobs.c.guild_id != guild_id)
         )
         async with self._store.reading() as connection:
             rows = await connection.execute(by_model.order_by(waits.desc(), works.desc(), jobs.c.model))
@@ -95,6 +95,7 @@ class Browsing:
     async def cards_in(self, channel_id: int, *, limit: int) -> list[Job]:
         """The jobs whose cards stand in a channel for all to see, oldest first."""
         standing = and_(
+            IS_OPEN,  # the index is of these rows alone
             jobs.c.channel_id == channel_id,
             jobs.c.card_id.is_not(None),
             jobs.c.state.in_((State.QUEUED, State.SUBMITTING, State.RENDERING)),

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import jobs, ledger, members
+from bot.jobs.tables import IS_OPEN, jobs, ledger, members
 
 LIMITS_LOOK_BACK = timedelta(days=32)  # limits of a month count the ledger's rows by member
 ERASED_AT_ONCE = 20
@@ -55,7 +55,7 @@ class Members:
 
     async def waiting_of(self, member_id: int) -> list[Job]:
         """This member's jobs, in all servers, that can still be cancelled."""
-        query = select(jobs).where(jobs.c.asker_id == member_id, jobs.c.state == State.QUEUED)
+        query = select(jobs).where(IS_OPEN, jobs.c.asker_id == member_id, jobs.c.state == State.QUEUED)
         async with self._store.reading() as connection:
             return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
