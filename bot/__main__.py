@@ -5,6 +5,7 @@
 
 import asyncio
 import io
+import math
 import os
 import secrets
 import signal
@@ -24,17 +25,20 @@ import discord
 import structlog
 from discord.http import Route
 
+from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
-from bot.jobs.limits import Limits
-from bot.jobs.models import Menu, Model
+from bot.jobs.health import Health
+from bot.jobs.limits import Limits, RequeueRules, RulesOf
+from bot.jobs.models import Menu, Model, Way, common
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
 from bot.providers.http import open_http
+from bot.providers.kling import open_kling
 from bot.providers.makevid import Makevid
 from bot.providers.sketch import Sketch
 from bot.ui.announcer import DiscordAnnouncer
@@ -63,6 +67,7 @@ class Animatic:
     providers: dict[str, Provider]
     menu: Menu
     bot: AnimaticBot
+    callbacks: Callbacks | None
     engine: Engine
     desk: Desk
 
@@ -93,32 +98,76 @@ async def build(
             shard_ids=config.discord.shard_ids,
             shard_count=config.discord.shard_count,
         )
+        requeue = requeue_rules(config)
         announcer = DiscordAnnouncer(
-            bot=bot, store=store, menu=menu, pool=pool, now=now, emoji=config.animate.requeue_emoji
+            bot=bot, store=store, menu=menu, pool=pool, now=now, requeue_rules=requeue
         )
+        health = Health(store, now=now)
         engine = Engine(
             store=store,
             providers=providers,
             menu=menu,
             announcer=announcer,
+            health=health,
             now=now,
             monotonic=monotonic,
             worker=worker_name(),
             folder=config.data.folder / "clips",
-            slots=config.engine.slots_of,
+            slots=config.slots_of,
             keep=timedelta(days=config.data.keep_days),
             stale=timedelta(seconds=config.engine.stale_after),
         )
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
-        bot.desk = Desk(store=store, menu=menu, limits=limits, announcer=announcer, wake=engine.wake, now=now)
+        bot.desk = Desk(
+            store=store,
+            menu=menu,
+            limits=limits,
+            health=health,
+            announcer=announcer,
+            wake=engine.wake,
+            now=now,
+            requeue_rules=requeue,
+        )
         bot.archive = Archive(
             store=store,
             menu=menu,
             now=now,
-            slots=config.engine.slots_of,
+            slots=config.slots_of,
             keep_days=config.data.keep_days,
         )
-        yield Animatic(store=store, providers=providers, menu=menu, bot=bot, engine=engine, desk=bot.desk)
+        callbacks = None
+        if config.callbacks.public_url:
+            callbacks = Callbacks(
+                public_url=config.callbacks.public_url,
+                secret=await shared_secret(store),
+                providers=providers,
+                hint=engine.hint,
+            )
+            engine.callback = callbacks.address
+        yield Animatic(
+            store=store,
+            providers=providers,
+            menu=menu,
+            bot=bot,
+            callbacks=callbacks,
+            engine=engine,
+            desk=bot.desk,
+        )
+
+
+def requeue_rules(config: Config) -> RulesOf:
+    """The config's rules of requeues, the same for every server."""
+    animate = config.animate
+    rules = RequeueRules(
+        emoji=animate.requeue_emoji,
+        per_day=animate.requeues_per_day,
+        confirm_above_cents=math.floor(animate.confirm_above * 100),
+    )
+
+    async def rules_of(_guild_id: int | None) -> RequeueRules:
+        return rules
+
+    return rules_of
 
 
 def worker_name() -> str:
@@ -136,18 +185,40 @@ async def open_encoders() -> AsyncIterator[Executor]:
         await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What adapters are made of, besides their settings. `private`: they may ask private addresses for clips."""
+
+    http: aiohttp.ClientSession
+    pool: Executor
+    folder: Path
+    private: bool
+
+
+# One line a route; its settings are those of the same name in RoutesSettings.
+ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
+    "makevid": lambda settings, parts: Makevid(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "kling": lambda settings, parts: open_kling(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),
+}
+
+
 @asynccontextmanager
 async def open_providers(config: Config, pool: Executor) -> AsyncIterator[dict[str, Provider]]:
     """The adapters of all configured routes, by route."""
-    providers: dict[str, Provider] = {}
-    private = config.network.allow_private_addresses
     async with open_http() as http:
-        if config.routes.makevid:
-            providers["makevid"] = Makevid(
-                http=http, settings=config.routes.makevid, allow_private_addresses=private
-            )
-        if config.routes.sketch.enabled:
-            providers["sketch"] = Sketch(folder=config.data.folder / "sketch", pool=pool)
+        parts = Parts(
+            http=http,
+            pool=pool,
+            folder=config.data.folder,
+            private=config.network.allow_private_addresses,
+        )
+        routes = config.routes.configured
+        providers = {name: ADAPTERS[name](settings, parts) for name, settings in routes.items()}
         try:
             yield providers
         finally:
@@ -166,13 +237,23 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
             known = ", ".join(variants)
             mistakes.append(f"models.{name}.variant = {variant!r}: {settings.route} has {known}")
             continue
+        can, fallback = variants[variant], None
+        if settings.fallback:
+            fallback = Way(route=settings.fallback, variant=settings.fallback_variant or name)
+            try:
+                can = common(can, providers[fallback.route].variants[fallback.variant])
+            except KeyError:
+                mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
+            except ValueError as error:
+                mistakes.append(f"models.{name}.fallback: {error}")
         models[name] = Model(
             name=name,
             label=settings.label or name.capitalize(),
             route=settings.route,
             variant=variant,
-            can=variants[variant],
+            can=can,
             price_cents=settings.price_cents,
+            fallback=fallback,
         )
     if mistakes:
         raise ConfigError(mistakes)
@@ -188,7 +269,12 @@ async def run(config: Config, *, gateway: bool = True) -> None:
     """
     token = required_token(config)
     use_api_base(config)
-    async with build(config) as animatic:
+    async with AsyncExitStack() as stack:
+        animatic = await stack.enter_async_context(build(config))
+        if animatic.callbacks and gateway:
+            await stack.enter_async_context(
+                animatic.callbacks.serve(config.callbacks.host, config.callbacks.port)
+            )
         stopping = asyncio.Event()
         stop_on_signals(stopping)
         async with animatic.bot:

@@ -19,7 +19,7 @@ from bot import __main__ as root
 from bot import logs
 from bot.client import PERMISSIONS
 from bot.config import Config, ConfigError, load
-from bot.errors import ProviderBusy, ProviderError, Refusal
+from bot.errors import Cause, ProviderBusy, ProviderError, Refusal
 from bot.jobs.desk import Ask, check
 from bot.jobs.machine import Broke, Ready
 from bot.jobs.models import Model
@@ -259,21 +259,53 @@ def invite(
 
 @app.command()
 def doctor(config: ConfigPath = None) -> None:
-    """Check the config, the database and the token, without spending anything."""
+    """Check the config, the database, every route's key and the token, without spending anything."""
     settings = _load(config)
     with _in_words():
-        models = asyncio.run(_check_parts(settings))
+        models, routes = asyncio.run(_check_parts(settings))
     console.print("config    fine")
     console.print("database  fine, schema up to date")
     console.print(f"models    {models}")
+    for route, found in routes.items():
+        console.print(f"route     {route}: {found}", markup=False, soft_wrap=True)
     application_id, name = _application(settings)
     console.print(f"discord   logged in as {name}")
     console.print(f"invite    {root.invite_link(application_id, PERMISSIONS)}", soft_wrap=True)
+    if any(isinstance(found, _Mend) for found in routes.values()):
+        raise typer.Exit(1)
 
 
-async def _check_parts(config: Config) -> str:
+class _Mend(str):
+    """What is wrong with a route, and who mends it how."""
+
+
+MENDS = {
+    Cause.BAD_KEY: "refuses the key. Put a good one into routes.{route} in the config",
+    Cause.NO_CREDIT: "says that nothing is left on the account. Top it up at the provider",
+    Cause.NOT_ALLOWED: "does not allow this account to use its API. Ask the provider",
+    Cause.BUSY: "is not there, or too busy. Is routes.{route}.base_url right, and the network up?",
+}
+
+
+async def _check_parts(config: Config) -> tuple[str, dict[str, str]]:
+    """The models in words, and what each route answers to a free question."""
     async with root.build(config) as animatic:
-        return ", ".join(f"{model.name} (on {model.route})" for model in animatic.menu.models.values())
+        models = ", ".join(f"{model.name} (on {model.route})" for model in animatic.menu.models.values())
+        routes = animatic.providers
+        answers = await asyncio.gather(*(_probe(route, provider) for route, provider in routes.items()))
+        return models, dict(zip(routes, answers, strict=True))
+
+
+async def _probe(route: str, provider: Provider) -> str:
+    try:
+        balance = await provider.probe()
+    except ProviderError as error:
+        mend = MENDS.get(error.cause, "does not answer sensibly ({cause}). Look at its status page")
+        return _Mend(mend.format(route=route, cause=error.cause))
+    if balance is None:
+        return "fine"
+    left = f"{balance.amount:g} {balance.unit} left"
+    return f"fine, {left}" if balance.amount > 0 else _Mend(f"{left}. Top the account up at the provider")
 
 
 def _application(config: Config) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.store import Store
 from bot.ui import answer
-from bot.ui.controls import JobButton
+from bot.ui.controls import JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
 
@@ -74,7 +74,7 @@ class AnimaticBot(commands.AutoShardedBot):
         self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, HistoryButton, QueueButton, ForgetButton)
+        self.add_dynamic_items(JobButton, ModelSelect, HistoryButton, QueueButton, ForgetButton)
         if not self.serves_commands:
             return
         for cog in COGS:
@@ -97,6 +97,10 @@ class AnimaticBot(commands.AutoShardedBot):
 
     async def on_message(self, message: discord.Message, /) -> None:
         """There are no commands in messages: somebody who mentions the bot is only talking."""
+
+    async def on_interaction(self, interaction: discord.Interaction["AnimaticBot"]) -> None:
+        """Modals are answered by their custom_id: discord.py forgets at a restart which ones it sent."""
+        await on_form(interaction)
 
     async def on_ready(self) -> None:
         log.info("ready", user=str(self.user), servers=len(self.guilds))

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -36,15 +36,16 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.providers.kling import KlingSettings
 from bot.providers.makevid import MakevidSettings
+from bot.providers.settings import RouteSettings
+from bot.providers.sketch import SketchSettings
 
 PREFIX = "ANIMATIC_"
-DEFAULT_SLOTS = 5
+DEFAULT_SLOTS = 5  # of a route that is not configured any more
 LARGEST_SECRET = 64 * 1024  # bytes
 DATABASES = ("sqlite+aiosqlite", "postgresql+asyncpg")
 MODEL_NAME = re.compile(r"[a-z0-9_-]{1,32}")
-
-RouteName = Literal["makevid", "sketch"]
 
 
 class ConfigError(Exception):
@@ -189,30 +190,39 @@ class DataSettings(Section):
     )
 
 
-class SketchSettings(Section):
-    """[routes.sketch]"""
-
-    enabled: bool = Field(
-        default=True, description="Offer the built-in sketch model: free, drawn on this machine"
-    )
-
-
 class RoutesSettings(Section):
-    """[routes]: how models are reached. A route that is absent is not configured."""
+    """[routes]: how models are reached, one line a route. A route that is absent is not configured.
+
+    Their order is that of the models on offer when the file has no [models]; of two by one name the first.
+    """
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
+    kling: KlingSettings | None = Field(default=None, description="Kling's own API")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property
-    def configured(self) -> tuple[str, ...]:
-        return (("makevid",) if self.makevid else ()) + (("sketch",) if self.sketch.enabled else ())
+    def configured(self) -> dict[str, RouteSettings]:
+        routes: dict[str, RouteSettings | None] = {
+            name: getattr(self, name) for name in type(self).model_fields
+        }
+        return {name: settings for name, settings in routes.items() if settings and settings.enabled}
+
+
+def _route_name(value: str) -> str:
+    if value not in RoutesSettings.model_fields:
+        *others, last = map(repr, RoutesSettings.model_fields)
+        raise ValueError(f"must be one of {', '.join(others)} or {last}")
+    return value
+
+
+RouteName = Annotated[str, AfterValidator(_route_name)]
 
 
 class ModelSettings(Section):
     """[models.<name>]: one model that members may choose."""
 
     route: RouteName = Field(
-        description="How the model is reached: makevid, or sketch (built in)", examples=["makevid"]
+        description="How the model is reached: the name of one of the routes", examples=["makevid"]
     )
     variant: str | None = Field(
         default=None,
@@ -236,6 +246,18 @@ class ModelSettings(Section):
         default=Decimal(0),
         description="What one second costs on top of that when the clip has sound",
         examples=[0.07],
+    )
+    fallback: RouteName | None = Field(
+        default=None,
+        description="Another route to the same model, taken while the first is down; "
+        "members are offered what both can do",
+        examples=["makevid"],
+    )
+    fallback_variant: str | None = Field(
+        default=None,
+        min_length=1,
+        description="That route's name for the model; unset: the same name",
+        examples=["kling"],
     )
     enabled: bool = Field(default=True, description="Whether members may choose it")
 
@@ -272,25 +294,22 @@ class AnimateSettings(Section):
         max_length=64,
         description="Reacting with it to a clip queues the clip again",
     )
+    requeues_per_day: int = Field(
+        default=20, ge=1, description="How often one clip may be made again within a day, by all together"
+    )
+    confirm_above: Annotated[Decimal, BeforeValidator(_rate)] = Field(
+        default=Decimal(1),
+        description="A reaction to a clip that costs more than this asks back before it starts another",
+    )
     active_per_member: int = Field(
         default=3, ge=1, description="The greatest number of unfinished clips of one member"
     )
     active_total: int = Field(default=100, ge=1, description="The greatest number of unfinished clips in all")
 
 
-class SlotsSettings(Section):
-    """[engine.slots]"""
-
-    makevid: int = Field(
-        default=DEFAULT_SLOTS, ge=1, description="How many clips makevid.ai makes for us at the same time"
-    )
-    sketch: int = Field(default=2, ge=1, description="How many sketches are drawn at the same time")
-
-
 class EngineSettings(Section):
     """[engine]"""
 
-    slots: SlotsSettings = Field(default=SlotsSettings(), description="How many clips at a time, by route")
     stale_after: float = Field(
         default=30,
         ge=3,
@@ -299,10 +318,18 @@ class EngineSettings(Section):
         "the same for all processes",
     )
 
-    def slots_of(self, route: str) -> int:
-        """How many jobs may be at this route at the same time."""
-        slots: int = getattr(self.slots, route, DEFAULT_SLOTS)
-        return slots
+
+class CallbacksSettings(Section):
+    """[callbacks]"""
+
+    public_url: Annotated[str, AfterValidator(_web_address)] | None = Field(
+        default=None,
+        description="Where the internet reaches host and port below, through your own https proxy; providers that "
+        "can then say when a clip is done. Unset: they are only asked",
+        examples=["https://clips.example.org"],
+    )
+    host: str = Field(default="127.0.0.1", description="Where `animatic run` listens for them")
+    port: int = Field(default=8771, ge=0, le=65535, description="The port there")
 
 
 class NetworkSettings(Section):
@@ -325,15 +352,19 @@ class LoggingSettings(Section):
     )
 
 
-def _models_of(routes: Sequence[str]) -> dict[str, RouteName]:
-    """The models on offer when the file has no [models], with their routes."""
-    names: dict[RouteName, tuple[str, ...]] = {"makevid": ("kling", "luma", "runway"), "sketch": ("sketch",)}
-    return {name: route for route in names if route in routes for name in names[route]}
+def _usual_models(routes: Iterable[tuple[str, RouteSettings]]) -> dict[str, dict[str, str]]:
+    """The models on offer when the file has no [models], with their routes and the routes' names for them."""
+    models: dict[str, dict[str, str]] = {}
+    for route, settings in routes:
+        for name, variant in settings.usual_models.items():
+            models.setdefault(name, {"route": route} | ({"variant": variant} if variant != name else {}))
+    return models
 
 
 def _default_models(data: dict[str, Any]) -> dict[str, ModelSettings]:
-    routes = data["routes"].configured if "routes" in data else ("sketch",)
-    return {name: ModelSettings(route=route) for name, route in _models_of(routes).items()}
+    routes = data["routes"] if "routes" in data else RoutesSettings()
+    usual = _usual_models(routes.configured.items())
+    return {name: ModelSettings.model_validate(model) for name, model in usual.items()}
 
 
 class Config(BaseSettings):
@@ -352,6 +383,7 @@ class Config(BaseSettings):
     store: StoreSettings = StoreSettings()
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
+    callbacks: CallbacksSettings = CallbacksSettings()
     logging: LoggingSettings = LoggingSettings()
     money: MoneySettings = MoneySettings()
     engine: EngineSettings = EngineSettings()
@@ -410,6 +442,11 @@ class Config(BaseSettings):
         """A `Config(...)` made by hand, as by the demo and the tests, is not changed by the environment."""
         return (init_settings,)
 
+    def slots_of(self, route: str) -> int:
+        """How many jobs may be at this route at the same time, in all processes together."""
+        settings = self.routes.configured.get(route)
+        return settings.slots if settings else DEFAULT_SLOTS
+
     def secrets(self) -> list[str]:
         """Every secret in plain text, for the logs to mask."""
         url = make_url(self.store.url.get_secret_value())
@@ -443,7 +480,7 @@ def load(path: Path | None = None) -> Config:
     from_environment = Environment(Config)()
     values = _merged(_merged(from_file, from_secret_files), from_environment)
     if "models" in values and "models" not in from_file:
-        usual = {"models": _usual_models(values.get("routes", {}))}
+        usual = {"models": _usual_models(_routes_in(values.get("routes", {})))}
         values = _merged(usual, values)
     odd = [name for name in values if name.startswith("_")]  # pydantic-settings takes these for its own
     mistakes += [f"{name}: there is no such key" for name in odd]
@@ -456,13 +493,17 @@ def load(path: Path | None = None) -> Config:
     return config
 
 
-def _usual_models(routes: object) -> dict[str, Any]:
-    """What environment variables of models change when the file has none."""
+def _routes_in(routes: object) -> Iterable[tuple[str, RouteSettings]]:
+    """The configured routes; where they have mistakes, all there are, so as to report no others instead."""
     try:
-        configured = RoutesSettings.model_validate(routes).configured
+        return RoutesSettings.model_validate(routes).configured.items()
     except ValidationError:
-        configured = get_args(RouteName)
-    return {name: {"route": route} for name, route in _models_of(configured).items()}
+        return [(name, settings.model_construct()) for name, settings in _route_kinds().items()]
+
+
+def _route_kinds() -> dict[str, type[RouteSettings]]:
+    kinds = {name: _table(field.annotation) for name, field in RoutesSettings.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if kind and issubclass(kind, RouteSettings)}
 
 
 def _read_toml(path: Path | None) -> dict[str, Any]:
@@ -609,8 +650,10 @@ def _several(mistakes: list[str]) -> PydanticCustomError:
 
 
 def _how_to(route: str) -> str:
-    if route == "sketch":
-        return "set routes.sketch.enabled = true"
+    if RoutesSettings.model_fields[route].default is not None:
+        return f"set routes.{route}.enabled = true"
+    if "api_key" not in _route_kinds()[route].model_fields:
+        return f"add [routes.{route}]"
     return f'add [routes.{route}] with api_key = "…", or set {_variable(["routes", route, "api_key"])}'
 
 
@@ -622,7 +665,7 @@ def _routes_asked(models: object) -> dict[str, str]:
         name: model["route"]
         for name, model in models.items()
         if isinstance(model, Mapping)
-        and model.get("route") in get_args(RouteName)
+        and model.get("route") in RoutesSettings.model_fields
         and model.get("enabled", True)
     }
 
@@ -725,7 +768,11 @@ def _keys_of_table(names: tuple[str, ...]) -> list[str]:
 
 
 def _is_secret(field: FieldInfo | None) -> bool:
-    return field is not None and SecretStr in (field.annotation, *get_args(field.annotation))
+    return field is not None and _names_secret(field.annotation)
+
+
+def _names_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(_names_secret(part) for part in get_args(annotation))
 
 
 def _secrets_in(value: object) -> Iterator[SecretStr]:

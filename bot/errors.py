@@ -48,11 +48,15 @@ class ProviderError(Exception):
 
 
 class ProviderBusy(ProviderError):
-    """Surely not accepted, and worth asking again after `retry_after` (None: the route does not say)."""
+    """Surely not accepted, and worth asking again after `retry_after` (None: the route does not say).
 
-    def __init__(self, detail: str = "", *, retry_after: timedelta | None = None) -> None:
+    `away`: nobody was there to refuse it.
+    """
+
+    def __init__(self, detail: str = "", *, retry_after: timedelta | None = None, away: bool = False) -> None:
         super().__init__(Cause.BUSY, detail)
         self.retry_after = retry_after
+        self.away = away
 
 
 class ProviderRejected(ProviderError):

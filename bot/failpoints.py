@@ -26,6 +26,7 @@ FAIL_POINTS = (
     "announcer.fitted",
     "engine.found",
     "engine.posted",
+    "engine.posted_privately",
     "store.uncommitted",
     "engine.settled",
     "announcer.card_drawn",

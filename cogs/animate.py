@@ -1,8 +1,11 @@
-"""`/animate`: a prompt and a picture become a clip. Its choices come from the configured models."""
+"""`/animate` and the menu *Animate this picture*: a prompt and a picture become a clip.
+
+The choices come from the configured models.
+"""
 
 import asyncio
 import inspect
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import discord
@@ -12,15 +15,24 @@ from discord.ext import commands
 from bot.client import AnimaticBot
 from bot.errors import Refusal
 from bot.jobs.announcing import Pictures
-from bot.jobs.desk import FREE, Ask, Plan
+from bot.jobs.desk import Ask, Plan, picture_rules
 from bot.jobs.models import Menu
-from bot.media.picture import normalise, refuse_by_size
-from bot.providers.base import Picture
-from bot.ui import answer
+from bot.media.picture import refuse_by_size
+from bot.ui import answer, catalogue, forms
 from bot.ui.controls import who
+from bot.ui.sources import Source, attached, fetch, pictures_of
 
 PICTURES_AT_ONCE = 4  # requests whose pictures are in memory at the same time
-ROOM = 64 * 1024  # what a request to Discord needs besides the picture, in bytes
+MOST_PICKED = 1000  # menus that were opened and not sent; a person looks at one at a time
+FORM = "menu:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picked:
+    """The message on which the menu was opened: its pictures, and whose they are."""
+
+    pictures: list[Source]
+    owner_id: int
 
 
 class Animate(commands.Cog):
@@ -28,12 +40,19 @@ class Animate(commands.Cog):
         self.bot = bot
         self.reading = asyncio.Semaphore(PICTURES_AT_ONCE)
         self.command = animate_command(bot.desk.menu, self.animate)
+        self.menu = app_commands.guild_only(
+            app_commands.ContextMenu(name=catalogue.ANIMATE_MENU, callback=self.pick)
+        )
+        # In memory only: without a privileged intent nobody shows us the message once more.
+        self.picked: dict[str, Picked] = {}
 
     async def cog_load(self) -> None:
         self.bot.tree.add_command(self.command)
+        self.bot.tree.add_command(self.menu)
 
     async def cog_unload(self) -> None:
         self.bot.tree.remove_command(self.command.name)
+        self.bot.tree.remove_command(self.menu.name, type=self.menu.type)
 
     async def animate(
         self,
@@ -44,23 +63,77 @@ class Animate(commands.Cog):
     ) -> None:
         answer.require_permissions(interaction)
         plan = self.bot.desk.plan(ask)
-        if picture is not None:
-            refuse_by_size(picture.size)
-        if end_picture is not None:
-            refuse_by_size(end_picture.size, name="The end picture")
+        first = attached(picture) if picture else None
+        last = attached(end_picture) if end_picture else None
+        for source, name in ((first, catalogue.PICTURE), (last, catalogue.END_PICTURE)):
+            if source is not None:
+                refuse_by_size(source.size or 0, name=name)
         await interaction.response.defer(ephemeral=True, thinking=True)
-        await self.bot.desk.admit(who(interaction))
+        await self._make(interaction, plan, first, last)
+
+    async def pick(self, interaction: discord.Interaction[AnimaticBot], message: discord.Message) -> None:
+        answer.require_permissions(interaction)
+        pictures = pictures_of(message)
+        if not pictures:
+            raise answer.nothing_to_animate()
+        desk = self.bot.desk
+        await desk.admit(who(interaction))
+        owner_id = await desk.picture_owner(message.id, message.author.id)
+        await desk.require_consent(who(interaction), owner_id)
+        custom_id = f"{FORM}{interaction.id}"
+        form = forms.form(
+            custom_id, "animate", Ask(prompt="", has_picture=True), desk.in_reach(), pictures=pictures
+        )
+        self.picked[custom_id] = Picked(pictures=pictures, owner_id=owner_id)
+        while len(self.picked) > MOST_PICKED:
+            del self.picked[next(iter(self.picked))]
+        await interaction.response.send_modal(form)
+
+    @commands.Cog.listener()
+    async def on_interaction(self, interaction: discord.Interaction[AnimaticBot]) -> None:
+        custom_id = forms.custom_id_of(interaction) or ""
+        if custom_id.startswith(FORM):
+            try:
+                await self._picked(interaction, custom_id)
+            except Exception as error:  # noqa: BLE001 - every error is somebody's sentence
+                await answer.error(interaction, error)
+
+    async def _picked(self, interaction: discord.Interaction[AnimaticBot], custom_id: str) -> None:
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        typed = forms.answers_in(interaction)
+        try:
+            answer.require_permissions(interaction)
+            picked = self.picked.pop(custom_id, None)
+            if picked is None:
+                raise answer.menu_forgotten()
+            desk = self.bot.desk
+            plan = desk.plan(forms.read(typed, Ask(prompt="", has_picture=True), desk.menu))
+            picture = picked.pictures[int(typed.get("picture", 0))]
+            await self._make(interaction, plan, picture, None, picture_by=picked.owner_id)
+        except Refusal as refusal:
+            raise forms.refused(refusal, typed.get("prompt", "")) from None
+
+    async def _make(
+        self,
+        interaction: discord.Interaction[AnimaticBot],
+        plan: Plan,
+        first: Source | None,
+        last: Source | None,
+        *,
+        picture_by: int | None = None,
+    ) -> None:
+        """Fetch the pictures, queue the clip, and say so: the one way for commands and menus."""
+        desk, http = self.bot.desk, self.bot.http
+        await desk.admit(who(interaction))
+        rules = picture_rules(plan, who(interaction))
         async with self.reading:
             pictures = Pictures(
-                first=await _fetch(interaction, plan, picture, "The picture"),
-                last=await _fetch(interaction, plan, end_picture, "The end picture"),
+                first=await fetch(http, first, rules, name=catalogue.PICTURE) if first else None,
+                last=await fetch(http, last, rules, name=catalogue.END_PICTURE) if last else None,
             )
-        job = await self.bot.desk.request(who(interaction), plan, pictures)
-        notes = (
-            *(pictures.first.notes if pictures.first else ()),
-            *(pictures.last.notes if pictures.last else ()),
-        )
-        await interaction.followup.send(answer.receipt(job, self.bot.desk.menu, notes), ephemeral=True)
+        job = await desk.request(who(interaction), plan, pictures, picture_by=picture_by)
+        notes = [note for picture in (pictures.first, pictures.last) if picture for note in picture.notes]
+        await interaction.followup.send(answer.receipt(job, desk.menu, tuple(notes)), ephemeral=True)
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
@@ -72,43 +145,12 @@ class Animate(commands.Cog):
             await self.bot.desk.card_deleted(message_id)
 
 
-async def _fetch(
-    interaction: discord.Interaction[AnimaticBot],
-    plan: Plan,
-    attachment: discord.Attachment | None,
-    name: str,
-) -> Picture | None:
-    """The attachment, made to fit the model and this server's upload limit: the card carries it."""
-    if attachment is None:
-        return None
-    rules = plan.model.can.picture
-    rules = replace(rules, max_bytes=min(rules.max_bytes, interaction.filesize_limit - ROOM))
-    try:
-        data = await attachment.read()
-    except discord.HTTPException:
-        raise Refusal(f"{name} could not be fetched from Discord. Please attach it again. {FREE}") from None
-    return await normalise(data, rules, name=name)
-
-
 def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., None]:
     """The slash command with the choices of this menu. `submit(interaction, ask, picture, end_picture)`."""
     models = list(menu.models.values())
     default = menu.models[menu.default]
 
-    descriptions = {
-        "prompt": "What should happen in the clip, for example: camera slowly pulls out",
-        "picture": "The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
-        "model": f"Which model makes it; {default.label} when left out",
-        "seconds": "How long the clip is",
-        "quality": "How fine the picture is; finer costs more",
-        "end_picture": "The picture that the clip ends on",
-        "negative": "What should not be in the clip",
-        "strength": "How closely to follow the prompt",
-        "ratio": "The shape of the clip, where it is not the picture's",
-        "camera": "How the camera moves",
-        "loop": "Whether the clip ends as it begins",
-        "sound": "Whether the clip has sound; it may cost more",
-    }
+    descriptions = catalogue.animate_options(default.label)
     choices = {
         "model": [app_commands.Choice(name=model.label, value=model.name) for model in models][:25],
         "seconds": _choices(model.can.seconds for model in models),
@@ -163,9 +205,7 @@ def animate_command(menu: Menu, submit: Any) -> app_commands.Command[Any, ..., N
     )
     app_commands.choices(**{name: offer for name, offer in choices.items() if name not in useless})(animate)
     return app_commands.guild_only(
-        app_commands.Command(
-            name="animate", description="Bring a picture to life as a short video", callback=animate
-        )
+        app_commands.Command(name="animate", description=catalogue.COMMANDS["animate"], callback=animate)
     )
 
 
@@ -173,10 +213,7 @@ def _choices(offers: Any) -> list[app_commands.Choice[Any]]:
     """All that any model offers, each once, in order; an option has at most 25 choices."""
     values = dict.fromkeys(value for offer in offers for value in offer)
     ordered = sorted(values) if all(isinstance(value, int) for value in values) else list(values)
-    return [
-        app_commands.Choice(name=f"{value} seconds" if isinstance(value, int) else value, value=value)
-        for value in ordered
-    ][:25]
+    return [app_commands.Choice(name=catalogue.choice(value), value=value) for value in ordered][:25]
 
 
 async def setup(bot: AnimaticBot) -> None:

@@ -138,6 +138,27 @@ async def test_doctor_checks_all_it_can_without_spending(config: Path) -> None:
     assert "client_id=" in out
 
 
+@pytest.mark.parametrize(
+    ("key", "code", "words"),
+    [
+        ("test-key", 0, "makevid: fine"),
+        ("stale", 1, "makevid: refuses the key. Put a good one into routes.makevid"),
+    ],
+)
+async def test_doctor_tries_every_key(config: Path, key: str, code: int, words: str) -> None:
+    """A harmless question to each route; what is wrong comes with its mend, and nothing is created."""
+    async with MakevidServer(clip=b"") as makevid:
+        with config.open("a") as file:
+            file.write(f'[routes.makevid]\napi_key = "{key}"\nbase_url = "{makevid.base_url}"\n')
+
+        ended, out, err = await animatic("doctor", "--config", config)
+
+    assert ended == code, err
+    assert words in out
+    assert key not in out + err
+    assert makevid.creates == []
+
+
 async def test_run_serves_until_it_is_told_to_stop(
     config: Path, discord: DiscordServer, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """The client: what it asks Discord for, when it sends its commands, and that a restart loses nothing."""
 
-import json
 from typing import Any
 
 import discord
@@ -8,7 +7,6 @@ import pytest
 from simcord import SetupError
 
 from bot.client import PERMISSIONS
-from bot.config import ModelSettings
 from bot.jobs.machine import State
 from bot.ui import answer
 from tests.cogs import conftest
@@ -83,33 +81,6 @@ async def test_choices_come_from_the_models(town: Town) -> None:
     assert offered["quality"] == ["std", "pro"]
     assert offered["ratio"][:3] == ["16:9", "9:16", "1:1"]
     assert offered["prompt"] == offered["picture"] == []
-
-
-MANY = {
-    f"kling-{n}": ModelSettings(route="makevid", variant="kling", label=f"{n} ".ljust(80, "K"))
-    for n in range(30)
-}
-
-
-@pytest.mark.parametrize("models", [MODELS, MANY, {"sketch": MODELS["sketch"]}], ids=["usual", "many", "one"])
-async def test_the_commands_are_within_discords_limits(town: Town, models: dict[str, ModelSettings]) -> None:
-    """Names of 32, descriptions of 100, 25 options and choices, choices of 100, 8,000 characters in all.
-
-    (Discord, “Application Commands”, limits.)
-    """
-    await town.restart(models=models)
-
-    for command in commands(town).values():
-        assert len(json.dumps(command, ensure_ascii=False)) <= 8000
-        assert len(options_of(command)) <= 25
-        for named in (command, *options_of(command)):
-            assert 1 <= len(named["name"]) <= 32
-            assert named["name"] == named["name"].lower()
-            assert 1 <= len(named["description"]) <= 100
-            assert len(named.get("choices", [])) <= 25
-            for choice in named.get("choices", []):
-                assert 1 <= len(choice["name"]) <= 100
-                assert not isinstance(choice["value"], str) or 1 <= len(choice["value"]) <= 100
 
 
 def commands(town: Town) -> dict[str, dict[str, Any]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from bot.__main__ import ADAPTERS
 from bot.config import (
     Config,
     ConfigError,
     DiscordSettings,
-    EngineSettings,
     ModelSettings,
     RoutesSettings,
     StoreSettings,
@@ -21,6 +21,7 @@ from bot.config import (
     load,
 )
 
+ROUTES = list(RoutesSettings.model_fields)
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 TOKEN = "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.not-really-a-token-at-all-00"
 
@@ -104,7 +105,7 @@ def test_variables_reach_into_tables_of_any_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("ANIMATIC_ROUTES__MAKEVID__API_KEY", "a-key")
     monkeypatch.setenv("ANIMATIC_MODELS__KLING__PRICE", "0.07")
     monkeypatch.setenv("animatic_models__luma__price__pro", "0.1")
-    monkeypatch.setenv("ANIMATIC_ENGINE__SLOTS__MAKEVID", "9")
+    monkeypatch.setenv("ANIMATIC_ROUTES__MAKEVID__SLOTS", "9")
     monkeypatch.setenv("ANIMATIC_DISCORD__SHARD_IDS", "0, 1")
     monkeypatch.setenv("ANIMATIC_DISCORD__SHARD_COUNT", "2")
 
@@ -112,7 +113,7 @@ def test_variables_reach_into_tables_of_any_name(monkeypatch: pytest.MonkeyPatch
 
     assert config.models["kling"].price == Decimal("0.07")
     assert config.models["luma"].price == {"pro": Decimal("0.1")}
-    assert config.engine.slots_of("makevid") == 9
+    assert config.slots_of("makevid") == 9
     assert config.discord.shard_ids == (0, 1)
 
 
@@ -174,6 +175,18 @@ def test_with_a_key_the_gateways_models_come_first() -> None:
     ]
 
 
+def test_a_kling_key_offers_the_models_of_its_standard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names for members are the same under both standards, where both have the model."""
+    monkeypatch.setenv("ANIMATIC_ROUTES__KLING__API_KEY", "a-key")
+
+    new = load(written("[routes.sketch]\nenabled = false")).models
+    legacy = load(written('[routes.kling]\nstandard = "legacy"\n[routes.sketch]\nenabled = false')).models
+
+    assert list(new) == ["kling-3", "kling-3-turbo", "kling-2-6", "kling-2-5-turbo"]
+    assert list(legacy) == ["kling-3", "kling-2-6", "kling-2-5-turbo"]
+    assert (new["kling-3"].variant, legacy["kling-3"].variant) == ("kling-3.0", "kling-v3")
+
+
 def test_models_keep_the_order_of_the_file() -> None:
     """The first model of the file is the default choice, so the order must hold."""
     config = load(written('[models.b]\nroute = "sketch"\n[models.a]\nroute = "sketch"'))
@@ -214,8 +227,20 @@ def test_a_price_is_in_whole_cents_rounded_up(
 
 
 def test_a_route_without_slots_of_its_own_has_five() -> None:
-    """An unknown route is no reason to stand still."""
-    assert EngineSettings().slots_of("another") == 5
+    """A route that is no longer configured is no reason to stand still."""
+    assert Config().slots_of("another") == 5
+
+
+def test_a_route_switched_off_is_as_if_it_were_not_there() -> None:
+    """Its key may stay in the file; its models are not offered."""
+    config = load(written('[routes.makevid]\nenabled = false\napi_key = "a-key"'))
+
+    assert list(config.routes.configured) == list(config.models) == ["sketch"]
+
+
+def test_every_route_of_the_config_has_an_adapter() -> None:
+    """One line in RoutesSettings, one in ADAPTERS: a route that has only one of them does not work."""
+    assert list(ADAPTERS) == list(RoutesSettings.model_fields)
 
 
 # What the owner is told
@@ -262,6 +287,11 @@ def test_a_route_without_slots_of_its_own_has_five() -> None:
             "[discord]\nshard_cuont = 4",
             "discord.shard_cuont: there is no such key; did you mean discord.shard_count?",
         ),
+        (
+            '[models.kling]\nroute = "makevideo"',
+            'models.kling.route = "makevideo": must be one of '
+            f'{", ".join(map(repr, ROUTES[:-1]))} or {ROUTES[-1]!r}, for example route = "makevid"',
+        ),
         ("[dicsord]", "dicsord: there is no such key; did you mean discord?"),
         ('token = "x"', "token: there is no such key; did you mean discord.token?"),
         ('_env_file = "x"', "_env_file: there is no such key"),
@@ -269,6 +299,10 @@ def test_a_route_without_slots_of_its_own_has_five() -> None:
             "[routes.makevid]",
             "routes.makevid.api_key is missing: The key of your makevid.ai account "
             "(or set ANIMATIC_ROUTES__MAKEVID__API_KEY, or ANIMATIC_ROUTES__MAKEVID__API_KEY_FILE)",
+        ),
+        (
+            '[routes.kling]\nstandard = "legacy"',
+            "routes.kling: api_key is missing: the API key of your Kling account",
         ),
         (
             '[models.kling]\nroute = "makevid"',
@@ -309,13 +343,13 @@ def test_all_mistakes_are_told_at_once() -> None:
     found = mistakes(
         '[discord]\ntoken = 5\napi_base = "x"\n'
         '[models.a]\nroute = "makevid"\n[models.b]\nroute = "sketch"\nprice = "much"\n'
-        "[engine.slots]\nsketch = 0\n[nonsense]\n"
+        "[engine]\nstale_after = 0\n[nonsense]\n"
     )
 
     assert [line.split(" ")[0].rstrip(":") for line in found] == [
         "discord.token",
         "discord.api_base",
-        "engine.slots.sketch",
+        "engine.stale_after",
         "models.b.price",
         "models.a.route",
         "nonsense",
@@ -418,6 +452,9 @@ def test_only_secrets_are_read_from_files(monkeypatch: pytest.MonkeyPatch) -> No
         "[discord]\ntokn = '{}'",
         "[discord]\ntoken = ['{}']",
         "discord = '{}'",
+        "[routes.kling]\napi_key = ' {} {} '",
+        "[routes.kling]\nsecret_key = '{}'",
+        "[routes.kling]\nwebhook_secret = '{}'",
         "[routes.makevid]\nkey = '{}'",
         "[routes.makevid]\napi_key = ' {} {} '",
         "routes = '{}'",
@@ -465,11 +502,12 @@ def test_the_logs_are_told_every_secret() -> None:
     config = load(
         written(
             "[discord]\ntoken = 'the-token'\n[routes.makevid]\napi_key = 'the-key'\n"
+            "[routes.kling]\napi_key = 'one'\naccess_key = 'two'\nsecret_key = 'three'\n"
             "[store]\nurl = 'postgresql+asyncpg://me:the-password@host/animatic'"
         )
     )
 
-    assert sorted(config.secrets()) == ["the-key", "the-password", "the-token"]
+    assert sorted(config.secrets()) == ["one", "the-key", "the-password", "the-token", "three", "two"]
     assert Config().secrets() == []
 
 

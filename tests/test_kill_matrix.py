@@ -146,12 +146,11 @@ class Site:
             allow_private_addresses = true
             [engine]
             stale_after = {STALE_SECONDS}
-            [engine.slots]
-            makevid = 10
             [animate]
             active_per_member = 1000
             active_total = 1000
             [routes.makevid]
+            slots = 10
             api_key = "test-key"
             base_url = "{self.makevid.base_url}"
             first_poll_seconds = 0.2

@@ -79,8 +79,8 @@ def test_providers_know_outcomes_media_and_errors_only(graph: grimp.ImportGraph)
 
 
 def test_routes_do_not_know_each_other(graph: grimp.ImportGraph) -> None:
-    """A vendor's words stay in that vendor's file; what is shared is base, http, or a part of the file."""
-    shared = ("bot.providers.base", "bot.providers.http")
+    """A vendor's words stay in that vendor's file; what is shared is base, http, settings, or a part of the file."""
+    shared = ("bot.providers.base", "bot.providers.http", "bot.providers.settings")
     routes = sorted(graph.find_children("bot.providers") - set(shared))
     across = [
         (route, imported)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.errors import Cause
+from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
-from bot.providers.base import Picture
+from bot.providers.base import Picture, PictureRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +62,20 @@ class Announcer(Protocol):
         """Make the card show the job as it is; nothing is sent when nothing changed. Never raises."""
         ...
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         """Fetch the job's pictures again, from its post or its card, with fresh links.
 
+        With `rules`, made to fit them anew; this raises Refusal where it cannot be.
         Raises PictureGone, or PostLater when Discord does not answer.
         """
+        ...
+
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        """The picture that the job's posted clip ends on, made to fit the rules. Raises as `pictures` does."""
+        ...
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        """Tell the bot's owner, by direct message, that a route needs them or is down. Never raises."""
         ...
 
     async def find_post(self, job: Job) -> int | None:
@@ -77,6 +87,13 @@ class Announcer(Protocol):
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
         """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
+        ...
+
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        """Send the clip to its asker, because `cause` keeps it out of the channel; the channel and message id.
+
+        One sent before is found, not doubled. Raises CannotPost or PostLater.
+        """
         ...
 
     async def finish(self, job: Job) -> bool:

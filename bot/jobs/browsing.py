@@ -47,7 +47,8 @@ class Shelf:
     def holds(self, job: Job) -> bool:
         if job.guild_id != self.guild_id or job.asker_id == NOBODY:
             return False
-        public = job.channel_id in self.channels and (job.is_open or job.state is State.DELIVERED)
+        posted = job.state is State.DELIVERED and job.post_channel_id is None
+        public = job.channel_id in self.channels and (job.is_open or posted)
         return public or job.asker_id == self.reader_id
 
 
@@ -134,7 +135,11 @@ class Browsing:
             jobs.c.guild_id == shelf.guild_id,
             jobs.c.asker_id != NOBODY,
             or_(
-                (jobs.c.state == State.DELIVERED) & jobs.c.channel_id.in_(seen),
+                and_(
+                    jobs.c.state == State.DELIVERED,
+                    jobs.c.channel_id.in_(seen),
+                    jobs.c.post_channel_id.is_(None),  # else it went to its asker alone
+                ),
                 (jobs.c.asker_id == shelf.reader_id) & jobs.c.state.in_(MINE),
             ),
         )

@@ -4,9 +4,9 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import log
 from typing import TypeVar
@@ -16,7 +16,8 @@ import structlog
 from bot.errors import Refusal
 from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
-from bot.jobs.limits import Limits
+from bot.jobs.health import FOR_THE_OWNER, Health
+from bot.jobs.limits import Limits, RequeueRules, RulesOf, usual_rules
 from bot.jobs.machine import (
     CANCELLABLE,
     NOBODY,
@@ -24,6 +25,7 @@ from bot.jobs.machine import (
     CardPosted,
     GaveUp,
     Job,
+    Lineage,
     Posted,
     Redelivered,
     State,
@@ -32,23 +34,29 @@ from bot.jobs.machine import (
 from bot.jobs.members import Members
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
-from bot.providers.base import Only
+from bot.providers.base import Only, PictureRules
 
 logger = structlog.get_logger(__name__)
 
 FREE = "Nothing was charged."
+DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
+ROOM = 64 * 1024  # what a request to Discord needs besides the picture, in bytes
 
 _T = TypeVar("_T", int, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Who:
-    """The person who asks, and where. `interaction_id` and `upload_limit` (bytes) come with an interaction."""
+    """The person who asks, and where. `interaction_id` and `upload_limit` (bytes) come with an interaction.
+
+    `roles` are the ids of the person's roles in the server.
+    """
 
     id: int
     channel_id: int
     guild_id: int | None = None
     moderator: bool = False
+    roles: frozenset[int] = field(default=frozenset(), repr=False)
     interaction_id: int | None = None
     upload_limit: int | None = None
 
@@ -96,6 +104,83 @@ class Forgetting:
     under_way: int
 
 
+class Dear(Exception):
+    """It costs so much that the person is asked first; nothing was started."""
+
+    def __init__(self, price_cents: int) -> None:
+        super().__init__(price_cents)
+        self.price_cents = price_cents
+
+
+def asked(job: Job) -> Ask:
+    """What a person asked for with this job, so that it can be asked for again."""
+    return Ask(
+        prompt=job.prompt,
+        model=job.model,
+        seconds=job.seconds,
+        quality=job.quality,
+        ratio=job.ratio,
+        negative_prompt=job.negative_prompt,
+        strength=job.strength,
+        camera=job.camera,
+        loop=job.loop,
+        sound=job.sound,
+        has_picture=job.picture_file is not None,
+        has_end_picture=job.end_picture_file is not None,
+    )
+
+
+def adapted(ask: Ask, menu: Menu, *, chosen: Collection[str] = ()) -> Ask:
+    """The Ask without the options that its model does not have: these are left to the model.
+
+    What is `chosen` (names of fields), a person chose just now: it stays, to be refused in words by `check`.
+    """
+    model = _model(ask.model, menu)
+    can, label = model.can, model.label
+    low, high = can.strength or (1.0, 0.0)
+    ratios = can.shapes if ask.has_picture else can.ratios
+    offered: dict[str, bool] = {
+        "seconds": ask.seconds in can.seconds,
+        "quality": ask.quality in can.qualities,
+        "ratio": ask.ratio in ratios,
+        "camera": ask.camera in can.cameras,
+        "negative_prompt": len(ask.negative_prompt or "") <= can.negative_prompt,
+        "strength": low <= (ask.strength or 0.0) <= high,
+        "loop": can.loop,
+        "sound": can.sound,
+    }
+    usual = Ask(prompt="")
+    for name, possible in offered.items():
+        if not possible and name not in chosen:
+            ask = replace(ask, **{name: getattr(usual, name)})
+    for only in can.only:
+        seconds = can.seconds[0] if ask.seconds is None else ask.seconds
+        quality = next(iter(can.qualities), None) if ask.quality is None else ask.quality
+        try:
+            _refuse_alone(only, ask, label, seconds, quality)
+        except Refusal:
+            if only.option in offered and only.option not in chosen:
+                ask = replace(ask, **{only.option: getattr(usual, only.option)})
+    return ask
+
+
+def possible(ask: Ask, menu: Menu) -> list[Plan]:
+    """What each model that can do this at all would make of it, and for how much, in the menu's order."""
+    plans = []
+    for name in menu.models:
+        try:
+            plans.append(check(adapted(replace(ask, model=name), menu), menu))
+        except Refusal:
+            continue
+    return plans
+
+
+def picture_rules(plan: Plan, who: Who) -> PictureRules:
+    """What a picture must be like for this model, and to be posted in this server."""
+    rules = plan.model.can.picture
+    return replace(rules, max_bytes=min(rules.max_bytes, (who.upload_limit or DEFAULT_UPLOAD_LIMIT) - ROOM))
+
+
 def check(ask: Ask, menu: Menu) -> Plan:
     """Check an Ask against what its model can do. No I/O. Raises Refusal."""
     model = _model(ask.model, menu)
@@ -105,6 +190,10 @@ def check(ask: Ask, menu: Menu) -> Plan:
         raise Refusal(
             f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
             f"Please shorten it. {FREE}"
+        )
+    if ask.has_picture and not can.takes_picture:
+        raise Refusal(
+            f"{label} works from words alone. Leave the picture out, or choose another model. {FREE}"
         )
     if not ask.has_picture:
         if ask.has_end_picture:
@@ -218,28 +307,92 @@ class Desk:
         store: Store,
         menu: Menu,
         limits: Limits,
+        health: Health,
         announcer: Announcer,
         wake: Callable[[], None],
         now: Callable[[], datetime],
+        requeue_rules: RulesOf = usual_rules,
     ) -> None:
         self.menu = menu
+        self._rules_of = requeue_rules
         self._store = store
         self._members = Members(store)
         self._limits = limits
+        self._health = health
         self._announcer = announcer
         self._wake = wake
         self._now = now
 
     def plan(self, ask: Ask) -> Plan:
-        """Check an Ask against what its model can do. No I/O. Raises Refusal."""
-        return check(ask, self.menu)
+        """Check an Ask against what its model can do, and whether that model is to be reached. No I/O. Raises Refusal."""
+        plan = check(ask, self.menu)
+        if not self._reachable(plan.model):
+            raise Refusal(self._out_of_reach(ask, plan.model))
+        return plan
 
-    async def request(self, who: Who, plan: Plan, pictures: Pictures, *, parent: Job | None = None) -> Job:
+    def in_reach(self) -> Menu:
+        """The menu without the models that cannot be reached now; the whole menu where that would leave none."""
+        models = {name: model for name, model in self.menu.models.items() if self._reachable(model)}
+        return replace(self.menu, models=models) if models else self.menu
+
+    def _reachable(self, model: Model) -> bool:
+        return any(self._health.trouble(way.route) is None for way in model.ways)
+
+    def _out_of_reach(self, ask: Ask, model: Model) -> str:
+        """Which models could be asked for the same instead."""
+        trouble = self._health.trouble(model.route)
+        theirs = trouble is not None and trouble.cause in FOR_THE_OWNER
+        sentence = (
+            f"{model.label} cannot be used until this bot's owner mends it"
+            if theirs
+            else f"{model.label} is not answering"
+        )
+        others = []
+        for other in self.menu.models.values():
+            if other.name != model.name and self._reachable(other):
+                with suppress(Refusal):
+                    check(replace(ask, model=other.name), self.menu)
+                    others.append(other.label)
+        if others:
+            named = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} and {others[-1]}"
+            return f"{sentence}. You can have this from {named}: choose another `model`. {FREE}"
+        return f"{sentence}. Please try again later. {FREE}"
+
+    def now(self) -> datetime:
+        """The time that jobs go by."""
+        return self._now()
+
+    async def requeue_rules(self, guild_id: int | None) -> RequeueRules:
+        """How a clip is asked for again in this server."""
+        return await self._rules_of(guild_id)
+
+    async def request(
+        self,
+        who: Who,
+        plan: Plan,
+        pictures: Pictures,
+        *,
+        parent: Job | None = None,
+        lineage: Lineage | None = None,
+        picture_by: int | None = None,
+    ) -> Job:
         """Queue one clip and post its card. The job, QUEUED. Raises Refusal.
 
-        The same interaction twice gives the same job once.
+        The same interaction twice gives the same job once. `picture_by` is who posted the picture; without
+        it, whose picture the parent was made from, else the asker.
         """
         now = self._now()
+        if picture_by is None and parent:
+            picture_by = parent.picture_by or parent.asker_id
+        if picture_by is not None and pictures.first:
+            await self.require_consent(who, picture_by)
+        rules = await self.requeue_rules(who.guild_id)
+
+        def admit(load: Load) -> None:
+            self._admit(load)
+            if lineage is Lineage.AGAIN:
+                rules.admit_take(load.takes)
+
         draft = Job(
             id=new_job_id(now),
             created_at=now,
@@ -249,6 +402,8 @@ class Desk:
             channel_id=who.channel_id,
             asker_id=who.id,
             parent_id=parent.id if parent else None,
+            lineage=lineage,
+            picture_by=picture_by if pictures.first and picture_by != who.id else None,
             upload_limit=who.upload_limit,
             model=plan.model.name,
             route=plan.model.route,
@@ -267,7 +422,7 @@ class Desk:
             price_cents=plan.price_cents,
         )
         try:
-            draft = await self._store.add(draft, self._admit)
+            draft = await self._store.add(draft, admit)
         except AlreadyThere:
             if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
                 return known
@@ -313,30 +468,61 @@ class Desk:
         """
         self._admit(await self._store.load(who.id))
 
-    async def requeue(self, who: Who, parent: Job) -> Job:
-        """Queue the clip of a post again, in this person's name. Raises Refusal."""
-        ask = Ask(
-            prompt=parent.prompt,
-            model=parent.model,
-            seconds=parent.seconds,
-            quality=parent.quality,
-            ratio=parent.ratio,
-            negative_prompt=parent.negative_prompt,
-            strength=parent.strength,
-            camera=parent.camera,
-            loop=parent.loop,
-            sound=parent.sound,
-            has_picture=parent.picture_file is not None,
-            has_end_picture=parent.end_picture_file is not None,
-        )
-        plan = self.plan(ask)
+    async def again(self, who: Who, parent: Job, *, confirmed: bool = True) -> Job:
+        """Queue the clip of a post again, in this person's name. Raises Refusal.
+
+        Not `confirmed`, raises Dear where the price is one that this server wants a person to confirm.
+        """
+        rules = await self.requeue_rules(who.guild_id)
+        rules.admit_person(who.roles, moderator=who.moderator)
+        plan = self.plan(asked(parent))
+        load = await self._store.load(who.id, clip=parent.id, now=self._now())
+        self._admit(load)
+        rules.admit_take(load.takes)
+        dear = rules.confirm_above_cents
+        if not confirmed and dear is not None and plan.price_cents > dear:
+            raise Dear(plan.price_cents)
+        return await self._derive(who, plan, parent, Lineage.AGAIN)
+
+    async def remix(self, who: Who, parent: Job, ask: Ask) -> Job:
+        """Queue a clip from the same pictures with other words or settings. Raises Refusal."""
+        return await self._derive(who, self.plan(ask), parent, Lineage.REMIX)
+
+    async def by_model(self, who: Who, parent: Job, model: str) -> Job:
+        """Queue the same clip by another model, as near to it as that one can. Raises Refusal."""
+        plan = self.plan(adapted(replace(asked(parent), model=model), self.menu))
+        return await self._derive(who, plan, parent, Lineage.MODEL)
+
+    async def go_on(self, who: Who, parent: Job, ask: Ask) -> Job:
+        """Queue a clip that begins with the last frame of this one. Raises Refusal."""
+        return await self._derive(who, self.plan(ask), parent, Lineage.CONTINUE)
+
+    async def _derive(self, who: Who, plan: Plan, parent: Job, lineage: Lineage) -> Job:
+        """The one way from a posted clip to a new job: look at the limits, fetch the pictures, request."""
+        await self.admit(who)
+        if parent.picture_file:
+            await self.require_consent(who, parent.picture_by or parent.asker_id)
+        rules = picture_rules(plan, who)
         try:
-            pictures = await self._announcer.pictures(parent)
+            if lineage is Lineage.CONTINUE:
+                pictures = Pictures(first=await self._announcer.last_frame(parent, rules))
+            else:  # for the same model they were made to fit already
+                new = None if plan.model.name == parent.model else rules
+                pictures = await self._announcer.pictures(parent, new)
         except PictureGone:
-            raise Refusal(f"The picture of that clip is gone, so I cannot make it again. {FREE}") from None
+            raise Refusal(
+                f"The clip is gone, so I cannot go on from it. {FREE}"
+                if lineage is Lineage.CONTINUE
+                else f"The picture of that clip is gone, so I cannot make it again. {FREE}"
+            ) from None
         except PostLater:
             raise Refusal(f"I could not fetch the picture just now. Please try again. {FREE}") from None
-        return await self.request(who, plan, pictures, parent=parent)
+        return await self.request(who, plan, pictures, parent=parent, lineage=lineage)
+
+    async def picture_owner(self, message_id: int, author_id: int) -> int:
+        """Who posted the pictures of a message: for one of the bot's own, whose clip it shows."""
+        job = await self._store.by_post(message_id) or await self._store.by_card(message_id)
+        return (job.picture_by or job.asker_id) if job else author_id
 
     async def job(self, job_id: str) -> Job:
         """The job of this id. Raises Refusal when it is not, or no longer, known."""

@@ -21,6 +21,7 @@ import structlog
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.health import FOR_THE_OWNER, Health, Trouble
 from bot.jobs.machine import (
     NOBODY,
     Absent,
@@ -37,15 +38,16 @@ from bot.jobs.machine import (
     Posted,
     Ready,
     Refused,
+    Rerouted,
     State,
     StillRendering,
     Stumbled,
 )
 from bot.jobs.members import Members
-from bot.jobs.models import Menu
+from bot.jobs.models import Menu, Way
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.schedule import Schedule
-from bot.jobs.store import AlreadyThere, Store
+from bot.jobs.store import MOST_RESCUED, AlreadyThere, Store
 from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
 
 log = structlog.get_logger(__name__)
@@ -63,9 +65,12 @@ LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
 DRAWN_QUEUE = 10
+MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
+OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
+MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -84,6 +89,7 @@ class Engine:
         worker: str,
         folder: Path,
         slots: Callable[[str], int],
+        health: Health,
         keep: timedelta = timedelta(days=7),
         stale: timedelta = STALE,
         monotonic: Callable[[], float] = time.monotonic,
@@ -96,8 +102,10 @@ class Engine:
         self._ownership = Ownership(store, worker, now=now, monotonic=monotonic, stale=stale)
         self._folder = folder
         self._slots = slots
+        self._health = health
         self._keep = keep
         self._schedule = Schedule(store=store, can=self._can, now=now)
+        self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
         self._members = Members(store)
         self._forgetting = False
         self._looks: dict[str, tuple[int, datetime]] = {}
@@ -109,20 +117,47 @@ class Engine:
         self._line_moved = False
         self._files_swept: datetime | None = None
         self._stopping = False
+        self._passing_on: set[str] = set()
+        self.callback: Callable[[str, str], str | None] = lambda _route, _reference: None
 
     def wake(self) -> None:
         """Something may be due: a job was queued, cancelled or asked for again."""
         self._line_moved = True
         self._woken.set()
 
+    def hint(self, job_id: str) -> None:
+        """A provider says that this job has moved: ask for it now, or tell the process that owns it."""
+        if self._schedule.hurry(job_id):
+            self._woken.set()
+        elif job_id not in self._passing_on and len(self._passing_on) < MOST_HINTS:
+            self._passing_on.add(job_id)
+            self._start(self._pass_on(job_id))
+
+    async def _pass_on(self, job_id: str) -> None:
+        try:
+            await self._store.pass_on(job_id)
+        finally:
+            self._passing_on.discard(job_id)
+
+    def _heard(self, job_id: str) -> None:
+        """Another process has something to tell; see `Store.listening`."""
+        if not job_id:
+            self.wake()
+        elif self._schedule.hurry(job_id):
+            self._woken.set()
+
     def stop(self) -> None:
         """Take no new work; `run` returns when what is in hand is done."""
         self._stopping = True
         self._woken.set()
 
-    async def recover(self) -> None:
-        """Take over what dead or stopped workers left. A job found in its paid call is unsure."""
-        for job in await self._ownership.rescue():
+    async def recover(self) -> int:
+        """Take over what dead or stopped workers left: the number of jobs, MOST_RESCUED when there may be more.
+
+        A job found in its paid call is unsure.
+        """
+        rescued = await self._ownership.rescue()
+        for number, job in enumerate(rescued):
             reach("engine.rescued")
             with structlog.contextvars.bound_contextvars(job=job.id):
                 log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
@@ -130,13 +165,22 @@ class Engine:
                     if job.route not in self._providers:
                         log.warning("route_not_configured", route=job.route)
                     self._schedule.follow(job)
+                    if number >= MOST_RESUMED and not job.not_before:  # not all in one burst
+                        self._schedule.soon(job.id, timedelta(seconds=number // MOST_RESUMED))
                 else:
                     self._doubt(job, timedelta(0))
+        if rescued:
+            self._start(self._tell_all(rescued))  # beside the loop: Discord may take minutes for hundreds
+        return len(rescued)
+
+    async def _tell_all(self, rescued: Sequence[Job]) -> None:
+        for job in rescued:
+            if not self._stopping:
                 await self._tell(job)
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
-        async with self._store.listening(self.wake):
+        async with self._store.listening(self._heard):
             await self._loop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=grace.total_seconds())
@@ -190,13 +234,19 @@ class Engine:
         if not self._ownership.may_work:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
-            self._next_sweep = now + self._ownership.sweep_every
-            await self.recover()
-            await self._sweep(now)
+            if await self.recover() == MOST_RESCUED:
+                self._woken.set()  # there may be more: with a heartbeat and everybody's turn in between
+            else:
+                self._next_sweep = now + self._ownership.sweep_every
+                await self._sweep(now)
+                await self._mend_routes()
         taken, moved, self._line_moved = 0, self._line_moved, False
         for route in self._providers:
             if self._stopping:
                 break
+            if self._health.trouble(route):
+                await self._reroute(route)
+                continue
             slots, worker = self._slots(route), self._ownership.worker
             claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
             for job in claimed:
@@ -215,18 +265,21 @@ class Engine:
         due = {job_id for job_id, at in self._schedule.due.items() if at <= now} - self._in_hand
         if not due:
             return 0
-        soon = {
-            job_id
-            for job_id, at in self._schedule.due.items()
-            if at <= now + ALIGNED and job_id not in self._in_hand
-        }
-        owned = {job.id: job for job in await self._store.many(soon)}
+        asked = due
+        if self._batching:
+            near = now + ALIGNED
+            asked = due | {
+                job_id
+                for job_id, at in self._schedule.due.items()
+                if at <= near and job_id not in self._in_hand
+            }
+        owned = {job.id: job for job in await self._store.many(asked)}
         together: defaultdict[str, list[Job]] = defaultdict(list)
         for job_id in due:
             job = owned.get(job_id)
             if job is None or job.state not in (State.RENDERING, State.POSTING):
                 self._schedule.drop(job_id)
-            elif job.state is State.RENDERING and isinstance(self._providers.get(job.route), ChecksMany):
+            elif job.state is State.RENDERING and job.route in self._batching:
                 together[job.route].append(job)
             else:
                 self._start(self._work(job), job_id)
@@ -345,9 +398,17 @@ class Engine:
 
     async def _submit(self, job: Job) -> None:
         request = await self._prepare(job)
-        outcome = await self._pay(job, request) if isinstance(request, ClipRequest) else request
+        error: ProviderError | None = None
+        if isinstance(request, ClipRequest):
+            outcome, error = await self._pay(job, request)
+        else:
+            outcome = request
         moved = await self._settle(job, outcome)
         self._paying.discard(job.id)
+        if error:
+            await self._failed(job.route, error)
+        elif isinstance(outcome, Accepted):
+            await self._health.answered(job.route)
         if moved and moved.state is State.RENDERING:
             await self._schedule.submitted(moved)
 
@@ -369,9 +430,10 @@ class Engine:
         if self._stopping or not self._ownership.may_pay:
             # Stopping, or held up so long that others may believe this process dead.
             return Busy(timedelta(0))
-        return _request(job, pictures)
+        assert job.reference is not None
+        return _request(job, pictures, self.callback(job.route, job.reference))
 
-    async def _pay(self, job: Job, request: ClipRequest) -> Outcome:
+    async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
         self._paying.add(job.id)
         try:
@@ -379,21 +441,63 @@ class Engine:
             accepted = await self._providers[job.route].submit(request)
             reach("engine.answered")
         except ProviderBusy as busy:
-            return self._busy(job, busy.retry_after or BUSY_PAUSE)
+            return self._busy(job, busy.retry_after or BUSY_PAUSE), busy
         except ProviderRejected as rejected:
             log.warning("submit_rejected", cause=rejected.cause, detail=rejected.detail)
-            return Refused(rejected.cause)
+            if rejected.cause in FOR_THE_OWNER and self._other_way(job):
+                return Busy(timedelta(0)), rejected  # back to the line, and from there the other way
+            return Refused(rejected.cause), rejected
         except ProviderUnsure as unsure:
             log.warning("submit_unsure", cause=unsure.cause, detail=unsure.detail)
-            return Lost(unsure.cause)
+            return Lost(unsure.cause), unsure
         except asyncio.CancelledError:
             await self._settle(job, Lost(Cause.INTERRUPTED))
             raise
         except Exception:  # a bug after the first byte: the fate of the call is unknown
             log.exception("submit_failed")
-            return Lost(Cause.BROKEN)
+            return Lost(Cause.BROKEN), None
         log.info("submit_accepted", task=accepted.task)
-        return accepted
+        return accepted, None
+
+    async def _failed(self, route: str, error: ProviderError) -> None:
+        """A call to a route went wrong: when that opens its circuit, the owner is told, once."""
+        if trouble := await self._health.failed(route, error):
+            await self._announcer.tell_owner(route, trouble)
+
+    async def _mend_routes(self) -> None:
+        """Ask routes in trouble something free, now and then."""
+        await self._health.refresh()
+        for route, trouble in self._health.due().items():
+            probing = f"probe {route}"
+            if route in self._providers and probing not in self._in_hand:
+                self._start(self._probe(route, trouble), probing)
+
+    async def _probe(self, route: str, trouble: Trouble) -> None:
+        failed: ProviderError | None = None
+        try:
+            balance = await self._providers[route].probe()
+            if trouble.cause is Cause.NO_CREDIT and balance and balance.amount <= 0:
+                failed = ProviderRejected(Cause.NO_CREDIT)
+        except ProviderError as error:
+            failed = error
+        await self._health.tried(route, failed)
+
+    async def _reroute(self, route: str) -> None:
+        """Send what waits for a route in trouble the other way, where its model has one."""
+        for job, _ in await self._store.line(route, limit=DRAWN_QUEUE):
+            if way := self._other_way(job):
+                await self._settle(job, Rerouted(way.route, way.variant))
+
+    def _other_way(self, job: Job) -> Way | None:
+        model = self._menu.models.get(job.model)
+        for way in model.ways if model else ():
+            if (
+                way.route != job.route
+                and way.route in self._providers
+                and not self._health.trouble(way.route)
+            ):
+                return way
+        return None
 
     def _busy(self, job: Job, pause: timedelta) -> Busy | Refused:
         """Back to the line, a little longer each time, and not for ever."""
@@ -435,8 +539,11 @@ class Engine:
         if isinstance(outcome, ProviderError):
             # A poll without an answer is neither an attempt nor a failure of the job.
             log.warning("poll_failed", cause=outcome.cause, detail=outcome.detail)
+            await self._failed(job.route, outcome)
             retry_after = outcome.retry_after if isinstance(outcome, ProviderBusy) else None
             outcome = StillRendering()
+        else:
+            await self._health.answered(job.route)
         if isinstance(outcome, StillRendering):
             if not await self._schedule.seen(job, outcome, retry_after):
                 await self._settle(job, GaveUp())
@@ -511,7 +618,7 @@ class Engine:
         except PostLater as later:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
-            outcome = CouldNotPost(refused.cause)
+            outcome = await self._deliver_privately(job, clip, refused.cause)
         except Exception:  # a full disk, a dead encoder: it may pass, and is not tried at full speed
             log.exception("delivery_failed")
             outcome = self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
@@ -522,6 +629,22 @@ class Engine:
             await self._finish(moved)
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
+
+    async def _deliver_privately(self, job: Job, clip: Path, cause: Cause) -> Outcome:
+        """The last steps of the ladder: to the asker, where the channel does not take it; else the clip is kept."""
+        if cause not in OUT_OF_THE_CHANNEL:
+            return CouldNotPost(cause)
+        try:
+            channel_id, post_id = await self._announcer.post_privately(job, clip, cause)
+            reach("engine.posted_privately")
+        except CannotPost:
+            return CouldNotPost(cause)
+        except PostLater as later:
+            return self._stumbled(job, later.cause, later.retry_after)
+        except Exception:
+            log.exception("private_delivery_failed")
+            return self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
+        return Posted(post_id, channel_id)
 
     async def _finish(self, job: Job) -> None:
         if await self._announcer.finish(job):
@@ -639,7 +762,7 @@ async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def _request(job: Job, pictures: Pictures) -> ClipRequest:
+def _request(job: Job, pictures: Pictures, callback: str | None = None) -> ClipRequest:
     assert job.reference is not None
     return ClipRequest(
         reference=job.reference,
@@ -655,4 +778,5 @@ def _request(job: Job, pictures: Pictures) -> ClipRequest:
         sound=job.sound,
         picture=pictures.first,
         end_picture=pictures.last,
+        callback=callback,
     )

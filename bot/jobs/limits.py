@@ -1,5 +1,6 @@
 """May this person start one more job? Pure; knows nobody but the Refusal it raises."""
 
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from bot.errors import Refusal
@@ -25,3 +26,42 @@ class Limits:
                 f"{in_all} clips are waiting already, which is as many as I take on. "
                 "Please try again in a few minutes. Nothing was charged."
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequeueRules:
+    """How a clip is asked for again in one server.
+
+    `emoji` is what to react with, as Discord writes it; `roles` who may, empty for everybody; `per_day` how
+    often a clip is made again within a day. A reaction to a clip that costs more than
+    `confirm_above_cents` is asked back first; None: never.
+    """
+
+    emoji: str = "🔁"
+    roles: frozenset[int] = frozenset()
+    per_day: int = 20
+    confirm_above_cents: int | None = None
+
+    def admit_person(self, roles: Collection[int], *, moderator: bool) -> None:
+        """Raises Refusal when a person with these roles may not; moderators always may."""
+        if self.roles and not moderator and self.roles.isdisjoint(roles):
+            allowed = " or ".join(f"<@&{role}>" for role in sorted(self.roles))
+            raise Refusal(f"Here only {allowed} may have another take of a clip. Nothing was charged.")
+
+    def admit_take(self, takes: int) -> None:
+        """Raises Refusal when the clip was made again so often today that it may not be once more."""
+        if takes >= self.per_day:
+            often = "once" if takes == 1 else f"{takes} times"
+            raise Refusal(
+                f"This clip was made again {often} within a day, which is as often as it may be here. "
+                "Please try again tomorrow, or change it with **Remix**. Nothing was charged."
+            )
+
+
+# Asked with a server's id, None outside of servers.
+RulesOf = Callable[[int | None], Awaitable[RequeueRules]]
+
+
+async def usual_rules(_guild_id: int | None) -> RequeueRules:
+    """The same rules everywhere: what is built in."""
+    return RequeueRules()

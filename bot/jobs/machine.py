@@ -64,6 +64,15 @@ class Charge(StrEnum):
     MAYBE = "maybe"
 
 
+class Lineage(StrEnum):
+    """How a job came from another one: the same again, changed by a person, by another model, or going on."""
+
+    AGAIN = "again"
+    REMIX = "remix"
+    MODEL = "model"
+    CONTINUE = "continue"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One paid clip, from the command to the post; exactly one row of the table `jobs`.
@@ -72,8 +81,10 @@ class Job:
     that an attempt before this one may have been charged. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
-    `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the clip is posted; the card
-    stands there too, or in `card_channel_id` when a person had the clip posted elsewhere (`redelivered_at`).
+    `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the clip was asked for, or
+    where a person had it posted later (`redelivered_at`): then the card stands in `card_channel_id`.
+    `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
+    picture, where that was not the asker. `lineage` says how the job came from `parent_id`.
     """
 
     id: str
@@ -87,9 +98,12 @@ class Job:
     channel_id: int
     asker_id: int
     parent_id: str | None = None
+    lineage: Lineage | None = None
+    picture_by: int | None = None
     card_id: int | None = None
     post_id: int | None = None
     card_channel_id: int | None = None
+    post_channel_id: int | None = None
     upload_limit: int | None = None
 
     model: str
@@ -133,6 +147,11 @@ class Job:
     def postable_since(self) -> datetime | None:
         """When posting was first tried; for a clip that is posted once more on request, this time."""
         return self.redelivered_at or self.rendered_at
+
+    @property
+    def posted_in(self) -> int:
+        """The channel of the post."""
+        return self.post_channel_id or self.channel_id
 
     @property
     def is_open(self) -> bool:
@@ -257,7 +276,10 @@ class Rescued:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
+    """`channel_id`: where, when not in the channel of the request."""
+
     post_id: int
+    channel_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,8 +336,8 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
     """The job after `outcome`, one version on. Raises IllegalArrow where no arrow is drawn above."""
 
     def to(state: State, **changes: object) -> Job:
-        moved = replace(job, **changes)  # type: ignore[arg-type]  # names and types are those of Job
-        return replace(moved, state=state, version=job.version + 1, changed_at=now)
+        changes |= {"state": state, "version": job.version + 1, "changed_at": now}
+        return replace(job, **changes)  # type: ignore[arg-type]  # names and types are those of Job
 
     match outcome, job.state:
         case CardPosted(card_id), State.DRAFT:
@@ -396,8 +418,8 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.FAILED, cause=Cause.POISON, charge=Charge.MAYBE)
         case Rescued(), State.POSTING:
             return to(State.UNDELIVERABLE, cause=Cause.POISON)
-        case Posted(post_id), State.POSTING | State.UNDELIVERABLE:
-            return to(State.DELIVERED, post_id=post_id, cause=None)
+        case Posted(post_id, channel_id), State.POSTING | State.UNDELIVERABLE:
+            return to(State.DELIVERED, post_id=post_id, post_channel_id=channel_id, cause=None)
         case Stumbled(cause, retry_after), State.POSTING:
             return to(
                 State.POSTING,

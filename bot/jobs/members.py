@@ -23,6 +23,9 @@ FORGOTTEN = {
     "parent_id": None,
     "card_id": None,
     "post_id": None,
+    "post_channel_id": None,
+    "card_channel_id": None,
+    "picture_by": None,
     "reference": None,
     "provider_task": None,
     "clip_url": None,
@@ -51,7 +54,18 @@ class Members:
 
         Those under way first come to their end. `posts`: their clips are to be deleted from the channels too.
         """
-        await self._store.writing(_setting(member_id, forget_before=now, forget_posts=posts))
+        note = _setting(member_id, forget_before=now, forget_posts=posts)
+        withholds = select(members.c.id).where(members.c.pictures_withheld_at.is_not(None))
+        # Whose picture others' clips were made from is known on only where it must be, to respect a wish.
+        theirs = update(jobs).where(jobs.c.picture_by == member_id, jobs.c.state.not_in(OPEN))
+
+        async def work(connection: AsyncConnection) -> None:
+            await note(connection)
+            await connection.execute(
+                theirs.where(jobs.c.picture_by.not_in(withholds)).values(picture_by=None)
+            )
+
+        await self._store.writing(work)
 
     async def waiting_of(self, member_id: int) -> list[Job]:
         """This member's jobs, in all servers, that can still be cancelled."""

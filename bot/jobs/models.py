@@ -1,14 +1,26 @@
 """What members may choose from: the configured models, each with what it can do and what it costs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from bot.providers.base import Capabilities
+from bot.providers.base import Capabilities, PictureRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a model is reached: a route, and the route's name for the model."""
+
+    route: str
+    variant: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One model a member may choose. `price_cents(seconds, quality, sound)` is what one clip costs the owner."""
+    """One model a member may choose. `price_cents(seconds, quality, sound)` is what one clip costs the owner.
+
+    `fallback` reaches the same model while `route` is down; `can` holds on both ways.
+    """
 
     name: str
     label: str
@@ -16,6 +28,13 @@ class Model:
     variant: str
     can: Capabilities
     price_cents: Callable[[int, str | None, bool], int]
+    fallback: Way | None = None
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """How it is reached, the preferred way first."""
+        first = Way(route=self.route, variant=self.variant)
+        return (first, self.fallback) if self.fallback else (first,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,3 +59,47 @@ class Menu:
         """What members read for a model, also for one that is no longer configured."""
         model = self.models.get(name)
         return model.label if model else name.capitalize()
+
+
+def common(one: Capabilities, other: Capabilities) -> Capabilities:
+    """What two ways to the same model can both do. Raises ValueError where nothing is left of an option."""
+
+    def both(name: str) -> tuple[Any, ...]:
+        first, second = getattr(one, name), getattr(other, name)
+        kept = tuple(value for value in first if value in second)
+        if not kept and first and second:
+            raise ValueError(f"the two routes have no {name} in common")
+        return kept
+
+    strengths = [can.strength for can in (one, other) if can.strength]
+    rules, others = one.picture, other.picture
+    return replace(
+        one,
+        **{name: both(name) for name in ("seconds", "qualities", "ratios", "cameras", "shapes")},
+        prompt_length=min(one.prompt_length, other.prompt_length),
+        prompt_required=one.prompt_required or other.prompt_required,
+        negative_prompt=min(one.negative_prompt, other.negative_prompt),
+        strength=strengths[0] if len(strengths) == 2 and strengths[0] == strengths[1] else None,
+        loop=one.loop and other.loop,
+        sound=one.sound and other.sound,
+        only=one.only + other.only,
+        credit=one.credit or other.credit,
+        picture=PictureRules(
+            media_types=rules.media_types & others.media_types,
+            max_bytes=min(rules.max_bytes, others.max_bytes),
+            min_side=max(rules.min_side, others.min_side),
+            max_side=min(rules.max_side, others.max_side),
+            min_ratio=max(rules.min_ratio, others.min_ratio),
+            max_ratio=min(rules.max_ratio, others.max_ratio),
+        ),
+        takes_picture=one.takes_picture and other.takes_picture,
+        end_picture=one.end_picture and other.end_picture,
+        text_only=one.text_only and other.text_only,
+        by_link=one.by_link or other.by_link,
+        typical=max(one.typical, other.typical),
+        deadline=max(one.deadline, other.deadline),
+        first_poll=max(one.first_poll, other.first_poll),
+        least_poll_gap=max(one.least_poll_gap, other.least_poll_gap),
+        free=one.free and other.free,
+        by_ai=one.by_ai or other.by_ai,
+    )

@@ -4,6 +4,7 @@ Waiting is not written. What is known of a job's stage, and what past clips of i
 it is asked for again; `bot.jobs.pacing` has the rule.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,6 +15,9 @@ from bot.jobs.machine import Job, State, StillRendering
 from bot.jobs.pacing import Pace
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities
+
+LEARN_EVERY = timedelta(seconds=10)  # hundreds of clips a second teach no more than one does
+LOOK_EVERY, MANY = timedelta(seconds=1), 100
 
 Kind = tuple[str, str, int, str | None]
 
@@ -28,7 +32,11 @@ class Schedule:
         self._store = store
         self._can = can
         self._now = now
-        self._paces: dict[Kind, Pace] = {}
+        self._paces: dict[Kind, tuple[Pace, datetime]] = {}
+        self._outdated: set[Kind] = set()
+        self._doubts: dict[Kind, tuple[bool, datetime]] = {}
+        self._learning = asyncio.Lock()
+        self._not_before: dict[str, datetime] = {}
         self._queued: set[str] = set()
         self._started: dict[str, datetime] = {}
         self._running: defaultdict[Kind, dict[str, datetime]] = defaultdict(dict)
@@ -47,6 +55,7 @@ class Schedule:
     def drop(self, job_id: str) -> None:
         """Somebody else goes on with the job, or nobody has to."""
         self.due.pop(job_id, None)
+        self._not_before.pop(job_id, None)
         self._started.pop(job_id, None)
         self._queued.discard(job_id)
         for running in self._running.values():
@@ -55,13 +64,20 @@ class Schedule:
     def soon(self, job_id: str, pause: timedelta) -> None:
         self.due[job_id] = self._now() + pause
 
+    def hurry(self, job_id: str) -> bool:
+        """Somebody says that the job has moved: ask as soon as may be. False: it is not in our hand."""
+        if job_id not in self.due:
+            return False
+        self.due[job_id] = min(self.due[job_id], self._not_before.get(job_id, self._now()))
+        return True
+
     def started(self, job: Job) -> datetime | None:
         """When rendering was first seen to have begun, where the route tells."""
         return self._started.get(job.id)
 
     def learn(self, job: Job) -> None:
-        """A clip of this kind was seen to be done: its pace is read anew when it is next asked for."""
-        self._paces.pop(_kind(job), None)
+        """A clip of this kind was seen to be done: its pace is read anew when it is next asked for, now and then."""
+        self._outdated.add(_kind(job))
 
     async def submitted(self, job: Job) -> None:
         """When a job that was just accepted is first asked for."""
@@ -70,6 +86,7 @@ class Schedule:
         first = pace.next_poll(timedelta(0), least_gap=can.least_poll_gap, deadline=can.deadline)
         assert first is not None
         self.soon(job.id, min(can.first_poll, first))
+        self._not_before[job.id] = self._now()
 
     async def seen(self, job: Job, seen: StillRendering, retry_after: timedelta | None = None) -> bool:
         """When a job that is not done is asked for again. False: stop asking."""
@@ -78,6 +95,9 @@ class Schedule:
         if pause is None:
             return False
         self.soon(job.id, max(pause, retry_after or timedelta(0)))
+        self._not_before[job.id] = self._now() + max(
+            self._can(job).least_poll_gap, retry_after or timedelta(0)
+        )
         return True
 
     async def waiting(self, job: Job) -> Waiting:
@@ -113,18 +133,34 @@ class Schedule:
             )
         waited = self._now() - self._started.get(job.id, job.submitted_at)
         pace = await self._pace(job)
-        waits = [self._now() - began for began in self._running[_kind(job)].values()]
-        if pacing.in_doubt(waits, pace.late):  # an incident: what was learned no longer holds
+        if self._in_doubt(_kind(job), pace):  # an incident: what was learned no longer holds
             pace = Pace.prior(can.typical)
         return pace.next_poll(waited, least_gap=can.least_poll_gap, deadline=can.deadline)
 
+    def _in_doubt(self, kind: Kind, pace: Pace) -> bool:
+        """Whether so many jobs of this kind are late; of hundreds counted only once a LOOK_EVERY."""
+        now, running, known = self._now(), self._running[kind], self._doubts.get(kind)
+        if known is None or len(running) < MANY or not timedelta(0) <= now - known[1] < LOOK_EVERY:
+            known = pacing.in_doubt([now - began for began in running.values()], pace.late), now
+            self._doubts[kind] = known
+        return known[0]
+
     async def _pace(self, job: Job) -> Pace:
-        """What past clips of this kind teach; read once, and again after each new clip."""
+        """What past clips of this kind teach; read once, and again after new clips, at most every LEARN_EVERY."""
         kind = _kind(job)
+        if self._is_outdated(kind):
+            async with self._learning:
+                if self._is_outdated(kind):  # still, after whoever was first
+                    self._outdated.discard(kind)
+                    past = await self._store.durations(job)
+                    self._paces[kind] = Pace.learn(past, typical=self._can(job).typical), self._now()
+        return self._paces[kind][0]
+
+    def _is_outdated(self, kind: Kind) -> bool:
         if kind not in self._paces:
-            past = await self._store.durations(job)
-            self._paces[kind] = Pace.learn(past, typical=self._can(job).typical)
-        return self._paces[kind]
+            return True
+        _, read_at = self._paces[kind]
+        return kind in self._outdated and self._now() - read_at >= LEARN_EVERY
 
 
 def _kind(job: Job) -> Kind:

@@ -9,9 +9,10 @@ import asyncio
 import base64
 import secrets
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Subquery,
+    bindparam,
     delete,
     event,
     func,
@@ -40,8 +42,9 @@ from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.ledger import entries
-from bot.jobs.machine import OPEN, Begun, Charge, Job, Lost, Outcome, Rescued, State
+from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State
 from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.together import Together
 
 log = structlog.get_logger(__name__)
 
@@ -51,11 +54,19 @@ HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
+MOST_RESCUED = 500
+TAKES_WITHIN = timedelta(days=1)
 MOST_IN_LIST = 500
+CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
 
 T = TypeVar("T")
+R = TypeVar("R")
+Move = tuple[Job, Job, Outcome]
+Request = tuple[Job, Callable[["Load"], None]]
+COLUMNS = tuple(field.name for field in fields(Job))
+CHANGING = tuple(name for name in COLUMNS if name not in ("id", "created_at"))
 
 
 def new_job_id(now: datetime) -> str:
@@ -73,10 +84,14 @@ class AlreadyThere(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many jobs are open, counted in the transaction that would add one more."""
+    """How many jobs are open, counted in the transaction that would add one more.
+
+    `takes`: how often the same clip was asked for again within a day, without those that cost nothing.
+    """
 
     by_asker: int
     in_all: int
+    takes: int = 0
 
 
 class Store:
@@ -87,28 +102,31 @@ class Store:
         self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
         self._database_clock = database_clock and self._postgresql
+        self._one_writer = asyncio.Lock()
+        self._adds = Together(self._add_all, most=MOST_AT_ONCE)
+        self._moves = Together(self._move_all, most=MOST_AT_ONCE)
+        self._places = Together(self._places_of, most=MOST_IN_LIST)
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for together in (self._adds, self._moves, self._places):
+            await together.close()
 
     async def add(self, job: Job, admit: Callable[[Load], None] = lambda _load: None) -> Job:
         """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere."""
 
-        async def work(connection: AsyncConnection) -> Job:
-            await self._lock(connection, ADMISSION_LOCK)
-            admit(await _load(connection, job.asker_id))
-            await connection.execute(insert(jobs).values(asdict(job)))
-            await _record(connection, None, job, None)
-            return job
-
         try:
-            return await self._write(work, seconds=ACCEPT_SECONDS)
+            return await self._adds.ask((job, admit))
         except IntegrityError as error:
             if await self.get(job.id) == job:
                 return job  # our own commit, whose answer was lost on the way
             raise AlreadyThere(job.id) from error
 
-    async def load(self, asker_id: int) -> Load:
-        """How many jobs count against the limits now."""
+    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
+        """How many jobs count against the limits; with `now`, also the takes of `clip`."""
         async with self._reads.connect() as connection:
-            return await _load(connection, asker_id)
+            tally = _Tally(connection)
+            return await tally.load(asker_id, clip=clip, now=now)
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
@@ -120,7 +138,7 @@ class Store:
         if moved is job:
             return job
         try:
-            saved = await self._write(lambda connection: self._save(connection, job, moved, outcome))
+            saved = await self._moves.ask((job, moved, outcome))
         except IntegrityError as error:
             raise AlreadyThere(job.id) from error
         if saved is None and await self.get(job.id) == moved:
@@ -159,21 +177,20 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job]:
             await self._lock(connection, zlib.crc32(route.encode()))
-            running = select(func.count()).where(jobs.c.route == route, _holds_a_slot(now))
+            running = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(now))
             free = min(slots - (await connection.execute(running)).scalar_one(), most)
             if free <= 0:
                 return []
             line = _line(route, now)
             first = select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id).limit(free)
             waiting = select(jobs).where(jobs.c.id.in_(first)).with_for_update(skip_locked=True)
-            claimed = []
-            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings().all():
+            moves: list[Move] = []
+            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings():
                 job = job_of(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
-                saved = await self._save(connection, job, machine.advance(job, begun, now), begun)
-                assert saved is not None, "the row is locked"
-                claimed.append(saved)
-            return claimed
+                moves.append((job, machine.advance(job, begun, now), begun))
+            await self._save(connection, moves)
+            return [moved for _, moved, _ in moves]
 
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
@@ -186,13 +203,13 @@ class Store:
             if not (await connection.execute(known)).rowcount:
                 await connection.execute(insert(workers).values(id=worker, beat_at=at))
 
-        async with self._writes.begin() as connection:
+        async with self._turn(), self._writes.begin() as connection:
             await work(connection)
 
     async def rescue(self, worker: str, *, stale: timedelta, now: datetime) -> list[Job]:
         """Take over jobs that were handed back, or whose worker has not beaten for `stale`.
 
-        Safe to ask for twice and from anywhere. One found in its paid call becomes UNSURE; it is
+        Safe to ask for twice and from anywhere; at most MOST_RESCUED at a time. One found in its paid call becomes UNSURE; it is
         returned too. Rows of workers long dead are cleared away.
         """
 
@@ -204,25 +221,25 @@ class Store:
             orphans = (
                 select(jobs)
                 .where(
+                    IS_OPEN,
                     jobs.c.state.in_(OWNED),
                     or_(jobs.c.worker.is_(None), jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)),
                 )
                 .order_by(jobs.c.created_at)
-                .limit(MOST_AT_ONCE)
+                .limit(MOST_RESCUED)
                 .with_for_update(skip_locked=True)
             )
-            rescued = []
-            for row in (await connection.execute(orphans)).mappings().all():
+            moves: list[Move] = []
+            for row in (await connection.execute(orphans)).mappings():
                 job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
-                saved = await self._save(connection, job, machine.advance(job, outcome, now), outcome)
-                assert saved is not None, "the row is locked"
-                rescued.append(saved)
+                moves.append((job, machine.advance(job, outcome, now), outcome))
+            await self._save(connection, moves)
             owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.worker.is_not(None))
             await connection.execute(
                 delete(workers).where(workers.c.beat_at <= clock - stale * 2, workers.c.id.not_in(owners))
             )
-            return rescued
+            return [moved for _, moved, _ in moves]
 
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
@@ -242,7 +259,10 @@ class Store:
 
     async def open_jobs(self, states: Collection[State] = OPEN) -> list[Job]:
         """All jobs in these states, oldest first."""
-        query = select(jobs).where(jobs.c.state.in_(states)).order_by(jobs.c.created_at, jobs.c.id)
+        query = select(jobs).where(jobs.c.state.in_(states))
+        if OPEN.issuperset(states):
+            query = query.where(IS_OPEN)  # the index holds no others
+        query = query.order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
             return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
@@ -277,12 +297,7 @@ class Store:
 
     async def place(self, job: Job) -> int:
         """The job's place in its route's line, 1 for the next to start; a draft's as if it waited."""
-        line = _line(job.route, also=job.id)
-        order = (line.c.turn, line.c.created_at, line.c.id)
-        ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
-        async with self._reads.connect() as connection:
-            found = await connection.execute(select(ranked.c.place).where(ranked.c.id == job.id))
-            return found.scalar_one_or_none() or 1
+        return await self._places.ask(job)
 
     async def durations(self, job: Job, *, limit: int = 200) -> list[timedelta]:
         """From submit (or the start of rendering, where it was seen) to clip: the latest jobs of the same
@@ -328,6 +343,30 @@ class Store:
             value: str | None = (await connection.execute(query)).scalar_one_or_none()
             return value
 
+    async def recall_all(self, prefix: str) -> dict[str, str]:
+        """The notes whose keys begin so."""
+        query = select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
+        async with self._reads.connect() as connection:
+            return {row.key: row.value for row in await connection.execute(query)}
+
+    async def remember_first(self, key: str, value: str) -> bool:
+        """Write a note unless there is one already. Whether it was written."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(insert(notes).values(key=key, value=value))
+
+        try:
+            await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError:
+            return False
+        return True
+
+    async def forget(self, key: str) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(notes).where(notes.c.key == key))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def remember(self, key: str, value: str) -> None:
         async def work(connection: AsyncConnection) -> None:
             changed = await connection.execute(update(notes).where(notes.c.key == key).values(value=value))
@@ -344,8 +383,9 @@ class Store:
             return {kind: int(cents) for kind, cents in rows}
 
     @asynccontextmanager
-    async def listening(self, wake: Callable[[], None]) -> AsyncIterator[None]:
-        """Call `wake` when another process queues or hands back a job (PostgreSQL; elsewhere nothing).
+    async def listening(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
+        """Call `wake` when a process queues or hands back a job, or passes on that one has moved, with that
+        job's id (PostgreSQL; elsewhere nothing).
 
         Only a hint: whoever listens looks by itself from time to time as well.
         """
@@ -359,7 +399,7 @@ class Store:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _listen(self, wake: Callable[[], None]) -> None:
+    async def _listen(self, wake: Callable[[str], None]) -> None:
         ended = asyncio.Event()
         while True:
             ended.clear()
@@ -367,8 +407,8 @@ class Store:
                 async with self._reads.connect() as connection:
                     driver: Any = (await connection.get_raw_connection()).driver_connection
                     driver.add_termination_listener(lambda *_: ended.set())
-                    await driver.add_listener(CHANNEL, lambda *_: wake())
-                    wake()
+                    await driver.add_listener(CHANNEL, lambda *told: wake(str(told[-1])))
+                    wake("")
                     await ended.wait()
                     await connection.invalidate()
             except (DBAPIError, OSError) as error:
@@ -397,54 +437,206 @@ class Store:
             on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0
         ):
             with attempt:
-                async with self._writes.begin() as connection:
+                async with self._turn(), self._writes.begin() as connection:
                     result = [await work(connection)]
         return result[0]
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """SQLite has one writer: this process's own take turns here, in order, and not by luck at its lock."""
+        if self._postgresql:
+            yield
+            return
+        async with self._one_writer:
+            yield
 
     async def _lock(self, connection: AsyncConnection, key: int) -> None:
         """Count and write as one: on SQLite BEGIN IMMEDIATE does it."""
         if self._postgresql:
             await connection.execute(select(func.pg_advisory_xact_lock(key)))
 
-    async def _notify(self, connection: AsyncConnection) -> None:
+    async def pass_on(self, job_id: str) -> None:
+        """Tell the process that owns a job that it has moved; see `listening`."""
+        await self._write(lambda connection: self._notify(connection, job_id), seconds=ACCEPT_SECONDS)
+
+    async def _notify(self, connection: AsyncConnection, job_id: str = "") -> None:
         if self._postgresql:
-            await connection.execute(select(func.pg_notify(CHANNEL, "")))
+            await connection.execute(select(func.pg_notify(CHANNEL, job_id)))
 
-    async def _save(self, connection: AsyncConnection, job: Job, moved: Job, outcome: Outcome) -> Job | None:
-        guarded = update(jobs).where(
-            jobs.c.id == job.id, jobs.c.state == job.state, jobs.c.version == job.version
-        )
-        values = {f.name: getattr(moved, f.name) for f in fields(Job) if f.name not in ("id", "created_at")}
-        if not (await connection.execute(guarded.values(values))).rowcount:
-            return None
-        await _record(connection, job, moved, outcome)
-        reach("store.uncommitted")
-        if moved.state is State.QUEUED:
+    async def _add_all(self, asked: Sequence[Request]) -> list[Job | Exception]:
+        """The requests that came at the same moment, in one transaction; each is admitted or refused alone."""
+
+        async def work(connection: AsyncConnection) -> list[Job | Exception]:
+            await self._lock(connection, ADMISSION_LOCK)
+            tally = _Tally(connection)
+            await tally.prepare({job.asker_id for job, _ in asked})
+            answers: list[Job | Exception] = []
+            for job, admit in asked:
+                load = await tally.load(job.asker_id, clip=_taken(job), now=job.created_at)
+                try:
+                    admit(load)
+                except Exception as refusal:  # noqa: BLE001 - it is raised to its asker
+                    answers.append(refusal)
+                else:
+                    answers.append(job)
+                    tally.admit(job)
+            if new := [job for job in answers if isinstance(job, Job)]:
+                await connection.execute(
+                    insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
+                )
+                await _record(connection, [(None, job, None) for job in new])
+            return answers
+
+        try:
+            return await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError as error:
+            return await _one_by_one(self._add_all, asked, error)
+
+    async def _move_all(self, moves: Sequence[Move]) -> list[Job | Exception | None]:
+        """The moves that came at the same moment, in one transaction. None: someone else moved that job first."""
+
+        async def work(connection: AsyncConnection) -> list[Job | Exception | None]:
+            # The rows are held from here on, in the order of their ids: two processes never hold up each other.
+            query = select(jobs.c.id, jobs.c.state, jobs.c.version).where(
+                jobs.c.id.in_(sorted({job.id for job, _, _ in moves}))
+            )
+            rows = await connection.execute(query.order_by(jobs.c.id).with_for_update())
+            found = {job_id: (State(state), version) for job_id, state, version in rows}
+            answers: list[Job | Exception | None] = []
+            good: list[Move] = []
+            for job, moved, outcome in moves:
+                if found.get(job.id) == (job.state, job.version):
+                    found[job.id] = (moved.state, moved.version)
+                    good.append((job, moved, outcome))
+                    answers.append(moved)
+                else:
+                    answers.append(None)
+            await self._save(connection, good)
+            return answers
+
+        try:
+            return await self._write(work)
+        except IntegrityError as error:
+            return await _one_by_one(self._move_all, moves, error)
+
+    async def _save(self, connection: AsyncConnection, moves: Sequence[Move]) -> None:
+        """Write moves of rows that this transaction holds, each with its event and its money."""
+        together: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        for job, moved, _ in moves:
+            changed = {
+                name: value for name in CHANGING if (value := getattr(moved, name)) != getattr(job, name)
+            }
+            guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
+            together[tuple(changed)].append(changed | guard)
+        for changed_columns, rows in together.items():
+            guarded = update(jobs).where(
+                jobs.c.id == bindparam("b_id"),
+                jobs.c.state == bindparam("b_state"),
+                jobs.c.version == bindparam("b_version"),
+            )
+            await connection.execute(
+                guarded.values({name: bindparam(name) for name in changed_columns}), rows
+            )
+        if moves:
+            await _record(connection, moves)
+        for _ in moves:
+            reach("store.uncommitted")
+        if any(moved.state is State.QUEUED for _, moved, _ in moves):
             await self._notify(connection)
-        return moved
+
+    async def _places_of(self, asked: Sequence[Job]) -> list[int | Exception]:
+        """Where these jobs stand, each in its route's line: those that came at the same moment, in one look."""
+        places: dict[str, int] = {}
+        async with self._reads.connect() as connection:
+            for route in {job.route for job in asked}:
+                ids = sorted({job.id for job in asked if job.route == route})
+                line = _line(route, also=ids)
+                order = (line.c.turn, line.c.created_at, line.c.id)
+                ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
+                rows = await connection.execute(
+                    select(ranked.c.id, ranked.c.place).where(ranked.c.id.in_(ids))
+                )
+                places |= dict(rows.all())
+        return [places.get(job.id, 1) for job in asked]
 
 
-async def _load(connection: AsyncConnection, asker_id: int) -> Load:
-    count = select(func.count()).select_from(jobs).where(IS_COUNTED)
-    by_asker = (await connection.execute(count.where(jobs.c.asker_id == asker_id))).scalar_one()
-    return Load(by_asker=by_asker, in_all=(await connection.execute(count)).scalar_one())
+async def _one_by_one(
+    work: Callable[[Sequence[T]], Awaitable[list[R]]], items: Sequence[T], error: IntegrityError
+) -> list[R | Exception]:
+    """One of them broke a constraint, and the transaction with it: each alone says which."""
+    if len(items) == 1:
+        return [error]
+    return [answer for item in items for answer in await work([item])]
+
+
+class _Tally:
+    """What counts against the limits, read once for all who ask at the same moment; `admit`ted jobs count too."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._by_asker: Counter[int] = Counter()
+        self._asked: set[int] = set()
+        self._in_all: int | None = None
+        self._takes: Counter[str] = Counter()
+        self._clips: set[str] = set()
+
+    async def prepare(self, askers: Collection[int]) -> None:
+        """Count for all of these people in one query."""
+        self._asked.update(askers)
+        query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
+        rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
+        self._by_asker.update(dict(rows.all()))
+        every = select(func.count()).select_from(jobs).where(IS_COUNTED)
+        self._in_all = (await self._connection.execute(every)).scalar_one()
+
+    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
+        """`clip`: whose takes within a day before `now` are counted as well."""
+        if asker_id not in self._asked:
+            await self.prepare([asker_id])
+        assert self._in_all is not None
+        if clip is not None and now is not None and clip not in self._clips:
+            takes = select(func.count()).where(
+                jobs.c.parent_id == clip,
+                jobs.c.lineage == Lineage.AGAIN,
+                jobs.c.charge != Charge.NONE,
+                jobs.c.created_at > now - TAKES_WITHIN,
+            )
+            self._clips.add(clip)
+            self._takes[clip] += (await self._connection.execute(takes)).scalar_one()
+        return Load(
+            by_asker=self._by_asker[asker_id], in_all=self._in_all, takes=self._takes[clip] if clip else 0
+        )
+
+    def admit(self, job: Job) -> None:
+        assert self._in_all is not None
+        self._by_asker[job.asker_id] += 1
+        self._in_all += 1
+        if clip := _taken(job):
+            self._takes[clip] += 1
+
+
+def _taken(job: Job) -> str | None:
+    """The clip that this job makes again."""
+    return job.parent_id if job.lineage is Lineage.AGAIN else None
 
 
 async def _record(
-    connection: AsyncConnection, before: Job | None, after: Job, outcome: Outcome | None
+    connection: AsyncConnection, moves: Sequence[tuple[Job | None, Job, Outcome | None]]
 ) -> None:
-    """What a move leaves behind: its event, and its money."""
-    await connection.execute(
-        insert(events).values(
-            job_id=after.id,
-            at=after.changed_at,
-            outcome=type(outcome).__name__ if outcome else "Requested",
-            from_state=before.state if before else None,
-            to_state=after.state,
-            cause=after.cause,
-        )
-    )
-    rows = [
+    """What moves leave behind: their events, and their money."""
+    happened = [
+        {
+            "job_id": after.id,
+            "at": after.changed_at,
+            "outcome": type(outcome).__name__ if outcome else "Requested",
+            "from_state": before.state if before else None,
+            "to_state": after.state,
+            "cause": after.cause,
+        }
+        for before, after, outcome in moves
+    ]
+    await connection.execute(insert(events), happened)
+    money = [
         {
             "job_id": after.id,
             "at": after.changed_at,
@@ -454,10 +646,11 @@ async def _record(
             "guild_id": after.guild_id,
             "model": after.model,
         }
+        for before, after, outcome in moves
         for entry in entries(before, after, outcome)
     ]
-    if rows:
-        await connection.execute(insert(ledger), rows)
+    if money:
+        await connection.execute(insert(ledger), money)
 
 
 def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
@@ -467,14 +660,14 @@ def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def _line(route: str, now: datetime | None = None, *, also: str | None = None) -> Subquery:
+def _line(route: str, now: datetime | None = None, *, also: Collection[str] = ()) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
-    With `now`, without the jobs that were told to wait longer; `also` one that will wait soon.
+    With `now`, without the jobs that were told to wait longer; `also` some that will wait soon.
     """
     running = (
         select(jobs.c.asker_id, func.count().label("running"))
-        .where(jobs.c.route == route, jobs.c.state.in_(RUNNING))
+        .where(IS_OPEN, jobs.c.route == route, jobs.c.state.in_(RUNNING))
         .group_by(jobs.c.asker_id)
         .subquery()
     )
@@ -483,7 +676,7 @@ def _line(route: str, now: datetime | None = None, *, also: str | None = None) -
     query: Select[Any] = (
         select(jobs.c.id, jobs.c.created_at, turn)
         .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
-        .where(jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id == also))
+        .where(IS_OPEN, jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
     )
     if now is not None:
         query = query.where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
@@ -507,6 +700,7 @@ def job_of(row: Mapping[Any, Any]) -> Job:
     values = dict(row)
     values["state"] = State(values["state"])
     values["charge"] = Charge(values["charge"])
+    values["lineage"] = Lineage(values["lineage"]) if values["lineage"] else None
     values["cause"] = Cause(values["cause"]) if values["cause"] else None
     return Job(**values)
 
@@ -519,7 +713,9 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
 
     The folder of an SQLite file is made when it is missing.
     """
-    engine = create_async_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_async_engine(
+        url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, hide_parameters=True
+    )
     if engine.dialect.name == "sqlite":
         if engine.url.database and engine.url.database != ":memory:":
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -529,7 +725,11 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
             if engine.dialect.name == "postgresql":  # two processes may start at once
                 await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
             await connection.run_sync(_migrate)
-        yield Store(engine, database_clock=database_clock)
+        store = Store(engine, database_clock=database_clock)
+        try:
+            yield store
+        finally:
+            await store.close()
     finally:
         await engine.dispose()
 

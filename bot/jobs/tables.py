@@ -51,7 +51,10 @@ def _any_of(states: Iterable[State]) -> TextClause:
     return text("state IN ({})".format(", ".join(sorted(f"'{state}'" for state in states))))
 
 
+# A query must say one of these to the letter, or SQLite does not see that the index below is enough.
 IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
+# A remix or a continuation says something new each time; what only repeats a clip is open once.
+IS_OPEN_TAKE = text(f"{IS_COUNTED} AND (lineage IS NULL OR lineage IN ('again', 'model'))")
 HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
 
 # The columns of `jobs` are the fields of `machine.Job`, by name.
@@ -68,9 +71,12 @@ jobs = Table(
     Column("channel_id", BigInteger, nullable=False),
     Column("asker_id", BigInteger, nullable=False),
     Column("parent_id", String(20)),
+    Column("lineage", String(16)),
+    Column("picture_by", BigInteger),
     Column("card_id", BigInteger, index=True),
     Column("post_id", BigInteger, index=True),
     Column("card_channel_id", BigInteger),
+    Column("post_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
     Column("model", String(32), nullable=False),
     Column("route", String(32), nullable=False),
@@ -107,14 +113,16 @@ jobs = Table(
     Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
     Index("jobs_by_guild", "guild_id", "created_at"),
-    # One open requeue per person and clip, by constraint: looking first and inserting later can race.
+    Index("jobs_by_parent", "parent_id", "created_at"),
+    # One open take per person, clip and model, by constraint: looking first and inserting later can race.
     Index(
-        "jobs_one_open_requeue",
+        "jobs_one_open_take",
         "parent_id",
         "asker_id",
+        "model",
         unique=True,
-        sqlite_where=IS_COUNTED,
-        postgresql_where=IS_COUNTED,
+        sqlite_where=IS_OPEN_TAKE,
+        postgresql_where=IS_OPEN_TAKE,
     ),
 )
 

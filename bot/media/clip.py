@@ -6,6 +6,7 @@ never playlists: what a stranger's server sends must not make FFmpeg read other 
 """
 
 import asyncio
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _INPUT_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 _MP4_BRANDS_WE_REWRITE = frozenset({b"qt  "})
 _LARGEST_SIDE = 8192
 _LONGEST_SECONDS = 600.0
+_END_SECONDS = 2.0
 
 _SMALLEST_LONG_SIDE = 240
 _GOOD_BITS_PER_PIXEL = 0.035
@@ -85,6 +87,14 @@ async def fit(path: Path, limit: int, *, pool: Executor) -> Path:
     if facts.plays_everywhere and facts.size <= limit:
         return path
     return await asyncio.get_running_loop().run_in_executor(pool, _fit, path, limit)
+
+
+async def last_frame(path: Path, *, pool: Executor) -> bytes:
+    """The picture that the clip ends on, as a PNG, upright. Raises NotAClip where there is none.
+
+    Decoded in `pool`; a worker that dies is the pool's own BrokenExecutor.
+    """
+    return await asyncio.get_running_loop().run_in_executor(pool, _last_frame, path)
 
 
 class ClipWriter:
@@ -196,6 +206,30 @@ def _probe(path: Path) -> ClipFacts:
             )
     except (av.FFmpegError, ValueError) as error:
         raise NotAClip(str(error)) from error
+
+
+def _last_frame(path: Path) -> bytes:
+    last: av.VideoFrame | None = None
+    try:
+        with av.open(path, "r", container_options=_INPUT_OPTIONS) as source:
+            video = _video_of(source)
+            video.thread_type = "AUTO"
+            if (seconds := _seconds(source, video)) > _END_SECONDS:
+                start = source.start_time or 0
+                source.seek(start + round((seconds - _END_SECONDS) * av.time_base))
+            for frame in source.decode(video):
+                last = frame
+    except (av.FFmpegError, ValueError) as error:
+        if last is None:  # a damaged end has a last frame all the same
+            raise NotAClip(str(error)) from error
+    if last is None:
+        raise NotAClip("no frame in it")
+    file = io.BytesIO()
+    image = last.to_image()  # type: ignore[no-untyped-call]  # PyAV's gap
+    if last.rotation:
+        image = image.rotate(last.rotation, expand=True)
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _video_of(source: InputContainer) -> VideoStream:

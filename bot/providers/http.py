@@ -121,7 +121,7 @@ async def call(
         raise ProviderRejected(Cause.BROKEN, f"{asked}: the server's certificate is not valid") from error
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise ProviderBusy(
-            f"{asked}: not connected ({type(error).__name__})", retry_after=AFTER_NO_CONNECTION
+            f"{asked}: not connected ({type(error).__name__})", retry_after=AFTER_NO_CONNECTION, away=True
         ) from error
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise ProviderRejected(Cause.BROKEN, f"{asked}: not an address") from error

@@ -13,20 +13,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import structlog
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, Field
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
-from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
+from bot.providers.base import Capabilities, ClipRequest, Only, Picture, PictureRules
 from bot.providers.http import Answer, call, download, masked, retry_after
+from bot.providers.settings import Address, Key, UrlPath, WebRouteSettings
 
 log = structlog.get_logger(__name__)
 
@@ -43,64 +43,25 @@ class Family(StrEnum):
 # Settings
 
 
-def _key(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value().strip()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("must be the key alone: printable ASCII without spaces")
-    return SecretStr(text)
-
-
-def _base(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
-        good = secure and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or parts.username or parts.query or parts.fragment:
-        raise ValueError("must be an https address (http only on this machine)")
-    return value.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _create_path(value: str) -> str:
-    if not re.fullmatch(r"/[\w\-./~]+", value, re.ASCII):
-        raise ValueError("must be a path that begins with /")
-    return value
-
-
 def _result_path(value: str) -> str:
-    if value.count("{id}") != 1 or not _create_path(value.replace("{id}", "id")):
+    if value.count("{id}") != 1 or not re.fullmatch(r"/[\w\-./~]+", value.replace("{id}", "id"), re.ASCII):
         raise ValueError("must be a path that begins with / and has {id} once")
     return value
 
 
-CreatePath = Annotated[str, AfterValidator(_create_path)]
 ResultPath = Annotated[str, AfterValidator(_result_path)]
 ResultPaths = Annotated[tuple[ResultPath, ...], Field(min_length=1)]
 
 
-class MakevidSettings(BaseModel):
+class MakevidSettings(WebRouteSettings):
     """[routes.makevid]"""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    api_key: Annotated[SecretStr, AfterValidator(_key)] = Field(
-        description="The key of your makevid.ai account"
-    )
-    base_url: Annotated[str, AfterValidator(_base)] = Field(
-        default="https://makevid.ai", description="Where the gateway answers"
-    )
-    kling_image_create_path: CreatePath = Field(
+    api_key: Key = Field(description="The key of your makevid.ai account")
+    base_url: Address = Field(default="https://makevid.ai", description="Where the gateway answers")
+    kling_image_create_path: UrlPath = Field(
         default="/api/v1/kling/image2video/create_kling", description="Creates a Kling clip from a picture"
     )
-    kling_text_create_path: CreatePath = Field(
+    kling_text_create_path: UrlPath = Field(
         default="/api/v1/kling/text2video/create_kling", description="Creates a Kling clip from words alone"
     )
     kling_image_result_paths: ResultPaths = Field(
@@ -119,13 +80,11 @@ class MakevidSettings(BaseModel):
         ),
         description="The same for clips from words alone",
     )
-    luma_create_path: CreatePath = Field(default="/api/v1/create_luma", description="Creates a Luma clip")
+    luma_create_path: UrlPath = Field(default="/api/v1/create_luma", description="Creates a Luma clip")
     luma_result_path: ResultPath = Field(
         default="/api/v1/get_luma/{id}", description="Where a Luma result is asked for"
     )
-    runway_create_path: CreatePath = Field(
-        default="/api/v1/create_runway", description="Creates a Runway clip"
-    )
+    runway_create_path: UrlPath = Field(default="/api/v1/create_runway", description="Creates a Runway clip")
     runway_result_path: ResultPath = Field(
         default="/api/v1/get_runway/{id}", description="Where a Runway result is asked for"
     )
@@ -141,19 +100,44 @@ class MakevidSettings(BaseModel):
     extra_running_words: tuple[str, ...] = Field(
         default=(), description="More status words that mean it is being made", examples=[["rendering"]]
     )
-    request_timeout: float = Field(
-        default=60, gt=0, le=600, description="Seconds until a request without an answer is given up"
-    )
     first_poll_seconds: float = Field(
         default=10, gt=0, le=600, description="Seconds until a new clip is first asked for, at most"
     )
-    clip_max_bytes: int = Field(
-        default=200 * 1024 * 1024, gt=0, description="The largest clip that is downloaded, in bytes"
-    )
-    clip_timeout: float = Field(
-        default=300, gt=0, le=3600, description="Seconds until a download is given up"
-    )
 
+    @property
+    def usual_models(self) -> dict[str, str]:
+        return {"kling": "kling", "luma": "luma", "runway": "runway"}
+
+
+# The camera's moves by plain names, as Kling's `camera_control` (Kling API reference, "Text to Video"). What
+# film calls a pan is Kling's `tilt`, and the other way round; a `zoom` below 0 narrows the view.
+
+_AXES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
+_AMOUNT = 5  # of -10 to 10
+_SIMPLE_MOVES = {
+    "zoom in": ("zoom", -_AMOUNT),
+    "zoom out": ("zoom", _AMOUNT),
+    "pan left": ("tilt", -_AMOUNT),
+    "pan right": ("tilt", _AMOUNT),
+    "tilt up": ("pan", _AMOUNT),
+    "tilt down": ("pan", -_AMOUNT),
+    "slide left": ("horizontal", -_AMOUNT),
+    "slide right": ("horizontal", _AMOUNT),
+    "crane up": ("vertical", _AMOUNT),
+    "crane down": ("vertical", -_AMOUNT),
+    "roll left": ("roll", -_AMOUNT),
+    "roll right": ("roll", _AMOUNT),
+}
+_CAMERAS: dict[str, dict[str, object]] = {
+    **{
+        name: {"type": "simple", "config": dict.fromkeys(_AXES, 0) | {axis: amount}}
+        for name, (axis, amount) in _SIMPLE_MOVES.items()
+    },
+    "down and back": {"type": "down_back"},
+    "forward and up": {"type": "forward_up"},
+    "forward, turning left": {"type": "left_turn_forward"},
+    "forward, turning right": {"type": "right_turn_forward"},
+}
 
 # What the models can do. Ratios and sides of Luma's and Runway's pictures are not documented here.
 
@@ -164,6 +148,8 @@ _KLING = Capabilities(
     prompt_length=2500,
     negative_prompt=200,
     strength=(0.0, 1.0),
+    cameras=tuple(_CAMERAS),
+    only=(Only(option="camera", seconds=(5,), qualities=("std",), picture=False),),
     picture=PictureRules(max_bytes=10_000_000, min_side=300, min_ratio=1 / 2.5, max_ratio=2.5),
     end_picture=True,
     text_only=True,
@@ -426,6 +412,8 @@ class Makevid:
 
     def _kling_from_picture(self, request: ClipRequest, picture: Picture) -> _Order:
         """docs.makevid.ai/api-218115434. The clip has the picture's ratio; there is no field for it."""
+        if request.camera:
+            raise ProviderRejected(Cause.BAD_INPUT, "the camera is moved only in a clip from words alone")
         body = _kling_options(request)
         body["image"] = _base64(picture)
         if request.end_picture:
@@ -439,6 +427,10 @@ class Makevid:
         body = _kling_options(request)
         if request.ratio:
             body["aspect_ratio"] = request.ratio
+        if request.camera:
+            if request.camera not in _CAMERAS:
+                raise ProviderRejected(Cause.BAD_INPUT, f"no camera {request.camera!r}")
+            body["camera_control"] = _CAMERAS[request.camera]
         return _Order(family=Family.TEXT, path=self._settings.kling_text_create_path, body=body)
 
     def _luma(self, request: ClipRequest) -> _Order:

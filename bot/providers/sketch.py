@@ -14,9 +14,12 @@ from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import Field
+
 from bot.errors import Cause, ProviderBusy, ProviderRejected
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
+from bot.providers.settings import RouteSettings
 from bot.providers.sketch_render import RATIOS, Order, render
 
 _SCHEME = "sketch:"
@@ -26,6 +29,19 @@ _KEPT_UNFINISHED = timedelta(days=3)  # longer than a late clip is waited for
 _SWEPT_AT_ONCE = 500
 _REMEMBERED = 200
 _CLOSING_SECONDS = 5.0
+
+
+class SketchSettings(RouteSettings):
+    """[routes.sketch]"""
+
+    enabled: bool = Field(
+        default=True, description="Offer the built-in sketch model: free, drawn on this machine"
+    )
+    slots: int = Field(default=2, ge=1, description="How many sketches are drawn at the same time")
+
+    @property
+    def usual_models(self) -> dict[str, str]:
+        return {"sketch": "sketch"}
 
 
 class Sketch:

@@ -6,10 +6,13 @@ within Discord's window (a few minutes) gives the first message and no second on
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,11 +25,16 @@ import structlog
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
+from bot.jobs.health import Trouble
+from bot.jobs.limits import RulesOf
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
 from bot.media import clip as clips
-from bot.providers.base import Picture
+from bot.media.picture import normalise
+from bot.providers.base import Picture, PictureRules
 from bot.ui import cards
+from bot.ui.sources import media_in
 
 if TYPE_CHECKING:
     from bot.client import AnimaticBot
@@ -34,10 +42,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
 LEAST_UPLOAD_LIMIT = 1024 * 1024
 REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
 LOOK_BACK = 100
+CLIPS_AT_ONCE = 2  # clips that are in memory to find their last frame
+READ_SECONDS = 60.0  # for a picture or a clip of Discord's
 CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tell ours
 
 # Discord's error codes that no repeat can mend, each with the end it means.
@@ -46,6 +55,7 @@ PERMANENT = {
     10004: Cause.CHANNEL_GONE,
     10008: Cause.POST_DELETED,  # the answer to a nonce whose first message was deleted
     50001: Cause.NO_PERMISSION,
+    50007: Cause.NO_PERMISSION,  # they take no direct messages
     50013: Cause.NO_PERMISSION,
     50083: Cause.CHANNEL_GONE,
     200000: Cause.BLOCKED_BY_DISCORD,
@@ -69,14 +79,15 @@ class DiscordAnnouncer:
         menu: Menu,
         pool: Executor,
         now: Callable[[], datetime],
-        emoji: str,
+        requeue_rules: RulesOf,
     ) -> None:
         self._bot = bot
         self._store = store
         self._menu = menu
         self._pool = pool
         self._now = now
-        self._emoji = emoji
+        self._rules_of = requeue_rules
+        self._clips = asyncio.Semaphore(CLIPS_AT_ONCE)
         self._drawn: dict[str, Any] = {}
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -109,23 +120,63 @@ class DiscordAnnouncer:
         if not job.is_open:
             self._drawn.pop(job.id, None)
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         if job.picture_file is None:
             return Pictures()
+        media = await self._media(job)
+        async with self._reading(job):
+            first = await self._read(media.get(job.picture_file))
+            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        if rules is not None:
+            first = await normalise(first.data, rules)
+            last = await normalise(last.data, rules, name="The end picture") if last else None
+        return Pictures(first=first, last=last)
+
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        clip = (await self._media(job)).get(_clip_file(job))
+        if clip is None:
+            raise PictureGone
+        with tempfile.TemporaryDirectory(prefix="animatic-") as folder:
+            path = Path(folder) / "clip.mp4"
+            async with self._clips, self._reading(job):
+                await asyncio.to_thread(path.write_bytes, await self._bot.http.get_from_cdn(clip.url))
+            try:
+                frame = await clips.last_frame(path, pool=self._pool)
+            except clips.NotAClip:
+                raise PictureGone from None
+        return await normalise(frame, rules, name="The last frame")
+
+    async def _media(self, job: Job) -> dict[str, discord.UnfurledMediaItem]:
+        """What the job's post, or its card, carries, by file name."""
         message_id = job.post_id or job.card_id
         if message_id is None:
             raise PictureGone
-        try:
-            channel = self._channel(job) if job.post_id else self._card_channel(job)
+        async with self._reading(job):
+            channel = self._channel(job, job.posted_in) if job.post_id else self._card_channel(job)
             message = await channel.fetch_message(message_id)
-            media = {file_name(item): item for item in media_of(message)}
-            first = await self._read(media.get(job.picture_file))
-            last = await self._read(media.get(job.end_picture_file)) if job.end_picture_file else None
+        return {file_name(item): item for item in media_of(message)}
+
+    @asynccontextmanager
+    async def _reading(self, job: Job) -> AsyncIterator[None]:
+        """What Discord answers to a read, in the words of `bot.jobs.announcing`."""
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                yield
         except (discord.NotFound, discord.Forbidden):
             raise PictureGone from None
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("not_read", job=job.id, error=type(error).__name__)
             raise PostLater(Cause.DISCORD_DOWN) from error
-        return Pictures(first=first, last=last)
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        try:
+            about = await self._bot.application_info()
+            owner = about.team.owner_id if about.team else about.owner.id
+            assert owner is not None
+            channel = await self._bot.create_dm(discord.Object(owner))
+            await channel.send(cards.route_in_trouble(route, trouble))
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.warning("owner_not_told", route=route, cause=trouble.cause, error=type(error).__name__)
 
     async def find_post(self, job: Job) -> int | None:
         assert job.postable_since is not None
@@ -144,8 +195,46 @@ class DiscordAnnouncer:
         return None
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
-        limit = await self._upload_limit(job)
         taken = (self._now() - job.created_at).total_seconds()
+        view = partial(
+            cards.post,
+            job,
+            self._menu,
+            _clip_file(job),
+            seconds_taken=taken,
+            emoji=(await self._rules_of(job.guild_id)).emoji,
+            pictures=pictures.first is not None,
+        )
+        files = partial(_picture_files, job, pictures)
+        return await self._upload(job, clip, view, files, await self._upload_limit(job), post_nonce(job))
+
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        try:
+            channel = await self._bot.create_dm(discord.Object(job.asker_id))
+            async for message in channel.history(limit=LOOK_BACK):
+                if any(file_name(item) == _clip_file(job) for item in media_of(message)):
+                    return channel.id, message.id
+        except discord.HTTPException as error:
+            if error.status < 500:
+                raise CannotPost(cause) from error
+            raise PostLater(Cause.DISCORD_DOWN) from error
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            raise PostLater(Cause.DISCORD_DOWN) from error
+        view = partial(cards.private_post, job, self._menu, _clip_file(job), cause)
+        limit = DEFAULT_UPLOAD_LIMIT - REQUEST_ROOM
+        return channel.id, await self._upload(job, clip, view, list, limit, post_nonce(job, "d"), channel.id)
+
+    async def _upload(
+        self,
+        job: Job,
+        clip: Path,
+        view: Callable[[], discord.ui.LayoutView],
+        pictures: Callable[[], list[discord.File]],
+        limit: int,
+        nonce: str,
+        channel_id: int | None = None,
+    ) -> int:
+        """The clip in one message, made smaller until Discord takes it."""
         while True:
             try:
                 fitted = await clips.fit(clip, limit, pool=self._pool)
@@ -155,16 +244,8 @@ class DiscordAnnouncer:
             except clips.NotAClip:
                 raise CannotPost(Cause.CLIP_UNUSABLE) from None
             try:
-                files = [discord.File(fitted, _clip_file(job)), *_picture_files(job, pictures)]
-                view = cards.post(
-                    job,
-                    self._menu,
-                    _clip_file(job),
-                    seconds_taken=taken,
-                    emoji=self._emoji,
-                    pictures=pictures.first is not None,
-                )
-                message = await self._send(job, view, files, post_nonce(job), ping=True)
+                files = [discord.File(fitted, _clip_file(job)), *pictures()]
+                message = await self._send(job, view(), files, nonce, ping=True, channel_id=channel_id)
             except TooLarge:
                 size = await asyncio.to_thread(fitted.stat)
                 limit = min(limit, size.st_size) // 2
@@ -180,9 +261,10 @@ class DiscordAnnouncer:
         channel = self._channel(job)
         self._drawn.pop(job.id, None)
         done = True
-        if job.post_id:
+        if job.post_id and not job.post_channel_id:
+            emoji = (await self._rules_of(job.guild_id)).emoji
             done &= await self._try(
-                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(self._emoji)
+                "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)
             )
             reach("announcer.reacted")
         if job.card_id:
@@ -198,7 +280,7 @@ class DiscordAnnouncer:
             card = self._card_channel(job).get_partial_message(job.card_id)
             done &= await self._try("card_not_deleted", card.delete())
         if job.post_id and post:
-            posted = self._channel(job).get_partial_message(job.post_id)
+            posted = self._channel(job, job.posted_in).get_partial_message(job.post_id)
             done &= await self._try("post_not_deleted", posted.delete())
         return done
 
@@ -233,11 +315,12 @@ class DiscordAnnouncer:
         nonce: str,
         *,
         ping: bool = False,
+        channel_id: int | None = None,
     ) -> discord.Message:
         """One message; a post pings the asker, and nothing else pings. Raises CannotPost, PostLater or TooLarge."""
         pings = [discord.Object(job.asker_id)] if ping else []
         try:
-            return await self._channel(job).send(
+            return await self._channel(job, channel_id).send(
                 view=view,
                 files=files,
                 nonce=nonce,
@@ -276,18 +359,22 @@ class DiscordAnnouncer:
             link=media.url,
         )
 
-    def _channel(self, job: Job) -> discord.PartialMessageable:
-        return self._bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+    def _channel(self, job: Job, channel_id: int | None = None) -> discord.PartialMessageable:
+        """The channel of the request, or that other one."""
+        elsewhere = channel_id is not None and channel_id != job.channel_id
+        return self._bot.get_partial_messageable(
+            channel_id or job.channel_id, guild_id=None if elsewhere else job.guild_id
+        )
 
     def _card_channel(self, job: Job) -> discord.PartialMessageable:
         return self._bot.get_partial_messageable(job.card_channel_id or job.channel_id, guild_id=job.guild_id)
 
 
-def post_nonce(job: Job) -> str:
+def post_nonce(job: Job, kind: str = "p") -> str:
     """What a repeat of the post goes by, at most 25 characters. Each request to post it once more has its own:
     else Discord would answer with the message of the first delivery, or say that it was deleted."""
     once_more = f"{int(job.redelivered_at.timestamp()):x}" if job.redelivered_at else ""
-    return f"{job.id}p{once_more}"
+    return f"{job.id}{kind}{once_more}"
 
 
 def _components(view: discord.ui.LayoutView) -> list[dict[str, Any]]:
@@ -305,21 +392,8 @@ def file_name(media: discord.UnfurledMediaItem) -> str:
 
 
 def media_of(message: discord.Message) -> Iterator[discord.UnfurledMediaItem]:
-    """A V2 message lists no attachments; they are found in its components (discord-api-docs #8277)."""
-    pending: list[Any] = list(message.components)
-    while pending:
-        part = pending.pop(0)
-        match part:
-            case discord.ThumbnailComponent():
-                yield part.media
-            case discord.MediaGalleryComponent():
-                yield from (item.media for item in part.items)
-            case discord.SectionComponent():
-                pending[:0] = [*part.children, part.accessory]
-            case discord.Container():
-                pending[:0] = part.children
-            case _:
-                pass
+    """The pictures and clips in a message of the bot."""
+    return media_in(message.components)
 
 
 def _custom_ids(message: discord.Message) -> Iterator[str | None]:

@@ -11,6 +11,7 @@ import structlog
 from discord import app_commands
 
 from bot.errors import Refusal
+from bot.jobs.desk import FREE
 from bot.jobs.machine import Charge, Job
 from bot.jobs.models import Menu
 from bot.ui.text import money
@@ -54,7 +55,7 @@ def refuse_missing(missing: list[str]) -> None:
         names = ", ".join(f"**{name}**" for name in missing)
         raise Refusal(
             f"I cannot deliver a clip in this channel: I am missing {names}. "
-            "Please ask a moderator to allow it for me here. Nothing was charged."
+            f"Please ask a moderator to allow it for me here. {FREE}"
         )
 
 
@@ -74,6 +75,8 @@ def receipt(job: Job, menu: Menu, notes: tuple[str, ...] = ()) -> str:
 def link(job: Job) -> str | None:
     """The address of a job's post, or of its card while it has none."""
     place = job.guild_id or "@me"
+    if job.post_id and job.post_channel_id:
+        return f"https://discord.com/channels/@me/{job.post_channel_id}/{job.post_id}"
     if job.post_id:
         return f"https://discord.com/channels/{place}/{job.channel_id}/{job.post_id}"
     if job.card_id:
@@ -86,6 +89,65 @@ def redelivery(job: Job) -> str:
     if job.post_id:
         return f"It was posted after all: {link(job)}"
     return f"I post it in <#{job.channel_id}> in a moment. It is not charged again."
+
+
+TRYING_AGAIN = "Trying again."
+
+
+def cancelled(job: Job) -> str:
+    return f"Cancelled. {MONEY[job.owed]}"
+
+
+def let_go(job: Job) -> str:
+    return f"I ask no more. {MONEY[job.owed]}"
+
+
+def asked_to_delete() -> str:
+    return "Delete this post for everybody? It cannot be brought back."
+
+
+def deleted(job: Job) -> str:
+    paid = " The clip was paid for, so it still counts." if job.price_cents else ""
+    return f"Deleted.{paid}"
+
+
+def other_models(job: Job, menu: Menu) -> str:
+    return f"The same clip by another model than {menu.label(job.model)}: which one?"
+
+
+def no_other_model(job: Job, menu: Menu) -> Refusal:
+    return Refusal(f"No other model here can do this; there is only {menu.label(job.model)}. {FREE}")
+
+
+def nothing_to_animate() -> Refusal:
+    return Refusal(f"There is no picture in this message that I could animate. {FREE}")
+
+
+def menu_forgotten() -> Refusal:
+    return Refusal(
+        "I was restarted while you wrote, and do not know any more which picture you meant. "
+        f"Please choose it once more. {FREE}"
+    )
+
+
+def asked_back(user_id: int, cents: int, menu: Menu, expires: int) -> str:
+    """Asks somebody who reacted whether they mean it; for all to read."""
+    return (
+        f"<@{user_id}> Another take costs {money(cents, menu.currency, free=False)}. "
+        f"Shall I start it? I forget about it <t:{expires}:R>."
+    )
+
+
+def not_yours_to_confirm(user_id: int) -> Refusal:
+    return Refusal(f"I asked only <@{user_id}>. React to the clip for a take of your own.")
+
+
+def confirmed_too_late() -> Refusal:
+    return Refusal(f"That was too long ago. React to the clip once more. {FREE}")
+
+
+def newer_button() -> Refusal:
+    return Refusal("This button is from a newer version of me.")
 
 
 async def error(interaction: discord.Interaction[Any], problem: BaseException) -> None:

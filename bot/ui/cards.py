@@ -11,7 +11,8 @@ from discord import ui
 
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
-from bot.jobs.machine import Job, State
+from bot.jobs.health import Trouble
+from bot.jobs.machine import Job, Lineage, State
 from bot.jobs.models import Menu
 from bot.ui.answer import MONEY, price
 from bot.ui.controls import JobButton
@@ -48,7 +49,30 @@ WHY = {
 }
 
 
+DONE_WORDS = {
+    None: "here is your clip",
+    Lineage.AGAIN: "here is another take",
+    Lineage.REMIX: "here is your remix",
+    Lineage.MODEL: "here it is by another model",
+    Lineage.CONTINUE: "here is how it goes on",
+}
+
 NOT_FETCHED = {Cause.NO_ANSWER, Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.BROKEN}
+
+
+OWNER = {
+    Cause.BAD_KEY: "refuses my key. Put a good one into the config (`routes.{route}`) and start me again",
+    Cause.NO_CREDIT: "says that the account has no credit left. Top it up at the provider",
+}
+
+
+def route_in_trouble(route: str, trouble: Trouble) -> str:
+    """What the owner reads, once, when a route needs them or is down."""
+    what = OWNER.get(trouble.cause, "is not answering").format(route=route)
+    return (
+        f"The route **{route}** {what}. Until it works I submit nothing there: clips wait, or go another way "
+        "where their model has a `fallback`. Members who ask are told. I look again by myself, without spending."
+    )
 
 
 def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
@@ -92,13 +116,37 @@ def post(
     alt = "A video made by AI" if by_ai else "A video made from the picture"
     clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job))
     box.add_item(ui.MediaGallery(clip))
-    box.add_item(ui.ActionRow(JobButton(job.id, "again"), JobButton(job.id, "delete")))
+    others = ("model",) if len(menu.models) > 1 else ()
+    verbs = ("again", "remix", *others, "continue", "delete")
+    box.add_item(ui.ActionRow(*(JobButton(job.id, verb) for verb in verbs)))
     made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
     credit = menu.credit(job.model)
     made = f"{made} · {credit}" if credit else made
     box.add_item(ui.TextDisplay(f"-# {made} · react with {emoji} for another take"))
-    done = "here is another take" if job.parent_id else "here is your clip"
-    return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {done}."), box])
+    return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {DONE_WORDS[job.lineage]}."), box])
+
+
+def private_post(job: Job, menu: Menu, clip_file: str, cause: Cause) -> ui.LayoutView:
+    """The clip in a direct message to its asker, because the channel does not take it."""
+    box: ui.Container[ui.LayoutView] = ui.Container(accent_colour=DONE)
+    facts = f"-# {_facts(job, menu)}"
+    box.add_item(ui.TextDisplay(f"{quoted(job.prompt)}\n{facts}" if job.prompt else facts))
+    by_ai = menu.by_ai(job.model)
+    alt = "A video made by AI" if by_ai else "A video made from the picture"
+    box.add_item(
+        ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job)))
+    )
+    made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
+    credit = menu.credit(job.model)
+    box.add_item(ui.TextDisplay(f"-# {made} · {credit}" if credit else f"-# {made}"))
+    return _layout(
+        [ui.TextDisplay(f"Your clip is done, but not in <#{job.channel_id}>: {_inside(WHY[cause])}"), box]
+    )
+
+
+def _inside(sentence: str) -> str:
+    """A sentence as it stands after a colon."""
+    return sentence[0].lower() + sentence[1:] if not sentence.startswith("I ") else sentence
 
 
 def summary(job: Job, menu: Menu, waiting: Waiting, *, title: str | None = None, words: int = 80) -> str:

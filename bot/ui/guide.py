@@ -91,7 +91,7 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         "### What is stored about you\n"
         "In this bot's database, until you have it deleted: your Discord id; of each clip its prompt, options, "
         "price, times and state, the ids of its server, channel and messages, and the provider's name and "
-        "address for it; and whether others may animate your pictures. "
+        "address for it; whose picture it was made from; and whether others may animate your pictures. "
         "**No picture is stored there:** pictures and clips hang on the bot's messages in Discord.",
         "### What goes where\n"
         "The prompt, the options and the pictures of a clip go to the provider of its model, without your name "

@@ -14,7 +14,7 @@ from discord import ui
 from bot.jobs.announcing import Waiting
 from bot.jobs.archive import Archive, Line, Past, Shown, Turn, Way
 from bot.jobs.browsing import Crowd, Shelf
-from bot.jobs.machine import Job, State
+from bot.jobs.machine import Job, Lineage, State
 from bot.jobs.models import Menu
 from bot.ui import answer, cards
 from bot.ui.controls import JobButton, who
@@ -38,10 +38,10 @@ LOOKED_UP_BY = timedelta(minutes=3)  # until then the engine may still be asking
 
 # How a clip came from another one; the rest of the sentence names that clip.
 LINEAGE = {
-    "again": "Another take of",
-    "remix": "Remix of",
-    "continue": "Goes on from",
-    "model": "By another model, from",
+    Lineage.AGAIN: "Another take of",
+    Lineage.REMIX: "Remix of",
+    Lineage.CONTINUE: "Goes on from",
+    Lineage.MODEL: "By another model, from",
 }
 
 
@@ -186,7 +186,7 @@ def show(shown: Shown, menu: Menu, now: datetime, *, reader_id: int) -> ui.Layou
 
 def came_from(job: Job, parent: Job | None) -> str:
     """Which clip this one was made from, as far as the reader may know."""
-    words = LINEAGE.get(getattr(job, "lineage", None) or "again", "Made from")
+    words = LINEAGE[job.lineage or Lineage.AGAIN]
     if parent is None:
         return f"{words} a clip that is gone, or that you cannot see"
     address = answer.link(parent)

@@ -6,9 +6,7 @@ exactly: a dynamic program over seconds (the inspection problem of Barlow, Hunte
 The last column is polls x mean lag over that of the limit with as many polls; 1.00 cannot be beaten
 blind, only with a hint such as "queued" or "rendering". Needs numpy; everything is seeded.
 """
-# ruff: noqa: T201 - a benchmark prints its tables
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -18,6 +16,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from bot.jobs.pacing import Pace, queued_poll
+from tests.bench.report import Table, options, show
 
 Times = NDArray[np.float64]
 Score = tuple[float, float, float, float]  # polls per job; lag: mean, p95, p99
@@ -28,6 +27,8 @@ TYPICAL = timedelta(seconds=100)
 JOBS = 100_000  # judged on
 HISTORIES = 60  # averaged over, for each number of past jobs
 LEARNED = (0, 5, 20, 100, 500)
+AIMS = {100: "≤ 1.20"}
+STAGE_AIMS = {100: "≤ 0.60"}
 SECONDS = np.arange(HORIZON + 1, dtype=float)
 
 
@@ -153,13 +154,15 @@ def mean(scores: Sequence[Score]) -> Score:
     return polls, lag, p95, p99
 
 
-def row(name: str, result: Score, limit: Limit) -> None:
+def row(table: Table, name: str, result: Score, limit: Limit, aim: str = "") -> None:
     polls, lag, p95, p99 = result
-    print(f"  {name:40} {polls:6.1f} {lag:9.2f} {p95:7.1f} {p99:7.1f} {limit.ratio(polls, lag):9.2f}")
+    table.add(
+        name, f"{polls:.1f}", f"{lag:.2f}", f"{p95:.1f}", f"{p99:.1f}", f"{limit.ratio(polls, lag):.2f}", aim
+    )
 
 
-def heading(title: str) -> None:
-    print(f"\n{title}\n  {'':40} {'polls':>6} {'lag mean':>9} {'p95':>7} {'p99':>7} {'/ limit':>9}")
+def table_of(title: str, conditions: str = "") -> Table:
+    return Table(title, ("", "polls", "mean lag, s", "p95", "p99", "÷ limit", "aim"), conditions)
 
 
 def learned(kind: Callable[[Generator, int], Times], jobs: int, judged: Times) -> Score:
@@ -207,10 +210,12 @@ def stage_known(jobs: int, wait: Times, render: Times) -> Score:
     return mean(scores)
 
 
-def drift(past: Times, judged: Times) -> None:
+def drift(past: Times, judged: Times) -> Table:
     """Every job suddenly takes so many times as long: at once, ten jobs later, and treated as an incident."""
+    table = Table(
+        "Polling when every job suddenly takes longer or shorter", ("", "polls", "mean lag, s", "p95", "p99")
+    )
     for factor in (0.3, 0.6, 1.5, 3.0, 6.0):
-        print(f"  x{factor}")
         for name, times in (
             ("fixed 10 s", fixed(10)),
             ("ours at once", schedule(Pace.learn(spans(past), typical=TYPICAL))),
@@ -220,8 +225,8 @@ def drift(past: Times, judged: Times) -> None:
             ),
             ("ours in doubt: the prior", schedule(Pace.prior(TYPICAL))),
         ):
-            polls, lag, p95, p99 = score(times, judged * factor)
-            print(f"    {name:38} {polls:6.1f} {lag:9.2f} {p95:7.1f} {p99:7.1f}")
+            table.add(f"× {factor}, {name}", *(f"{value:.1f}" for value in score(times, judged * factor)))
+    return table
 
 
 def own_eyes(kind: Callable[[Generator, int], Times], jobs: int, judged: Times, seed: int) -> Score:
@@ -235,33 +240,53 @@ def own_eyes(kind: Callable[[Generator, int], Times], jobs: int, judged: Times, 
     return score(times, judged)
 
 
-def main() -> None:
-    began = time.perf_counter()
+def measure(*, details: bool = False) -> list[Table]:
+    """The tables against the limit; with `details` also what learning and a drifting provider do to them."""
     judged = {name: kind(default_rng(1), JOBS) for name, kind in KINDS.items()}
     limits = {name: Limit(kind(default_rng(2), 3 * JOBS), judged[name]) for name, kind in KINDS.items()}
+    tables = []
     for name, kind in KINDS.items():
-        heading(f"{name}, from submit to clip; typical {TYPICAL.total_seconds():.0f} s")
+        table = table_of(f"Polling, {name}", f"from submit to clip; typical {TYPICAL.total_seconds():.0f} s")
         for usual, times in COMMON.items():
-            row(usual, score(times, judged[name]), limits[name])
+            row(table, usual, score(times, judged[name]), limits[name])
         for jobs in LEARNED:
-            row(f"ours after {jobs} jobs", learned(kind, jobs, judged[name]), limits[name])
+            row(
+                table,
+                f"ours after {jobs} jobs",
+                learned(kind, jobs, judged[name]),
+                limits[name],
+                AIMS.get(jobs, ""),
+            )
+        tables.append(table)
 
     name = "queue, then render"
-    heading(f"{name}, and polls tell queued from rendering (limit: the blind one)")
+    table = table_of(
+        f"Polling, {name}, stage known", "polls tell queued from rendering; the limit is the blind one's"
+    )
     wait, render = stages(default_rng(1), JOBS)
     for jobs in LEARNED:
-        row(f"ours after {jobs} jobs", stage_known(jobs, wait, render), limits[name])
+        aim = STAGE_AIMS.get(jobs, "")
+        row(table, f"ours after {jobs} jobs", stage_known(jobs, wait, render), limits[name], aim)
+    tables.append(table)
+    if not details:
+        return tables
 
     for name, kind in KINDS.items():
-        heading(f"{name}, learned from what its own polls saw")
+        table = table_of(f"Polling, {name}, learned from what its own polls saw")
         for jobs in (100, 500):
             seen = [own_eyes(kind, jobs, judged[name], seed) for seed in range(10)]
-            row(f"ours after {jobs} jobs", mean(seen), limits[name])
-
+            row(table, f"ours after {jobs} jobs", mean(seen), limits[name])
+        tables.append(table)
     name = "narrow p50 100 p95 135"
-    print(f"\n{name}, 100 jobs learned, then every job takes\n  {'':40}  polls  lag mean     p95     p99")
-    drift(KINDS[name](default_rng(4), 100), judged[name])
-    print(f"\n{time.perf_counter() - began:.0f} s")
+    tables.append(drift(KINDS[name](default_rng(4), 100), judged[name]))
+    return tables
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--details", action="store_true", help="also learning by its own polls, and drift")
+    asked = parser.parse_args()
+    show(measure(details=asked.details), markdown=asked.markdown)
 
 
 if __name__ == "__main__":

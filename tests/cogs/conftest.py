@@ -34,11 +34,9 @@ from bot.config import (
     Config,
     DataSettings,
     DiscordSettings,
-    EngineSettings,
     ModelSettings,
     NetworkSettings,
     RoutesSettings,
-    SlotsSettings,
     StoreSettings,
 )
 from bot.errors import Refusal
@@ -47,6 +45,8 @@ from bot.providers.makevid import MakevidSettings
 from bot.ui.announcer import file_name, media_of
 from tests.servers.makevid import MakevidServer
 
+ERASE = "Delete for everybody"
+POST_BUTTONS = ["Again", "Remix", "Other model", "Continue", "Delete"]
 SETTLE_SECONDS = 10.0  # less than a notice stands: what sleeps longer is left to the simulated clock
 STEP_SECONDS = 15.0
 MOST_STEPS = 60
@@ -71,6 +71,13 @@ def small_clip() -> bytes:
     """A real mp4: ten frames of 64×64, H.264."""
     frames = (Image.new("RGB", (64, 64), (shade, 80, 160)) for shade in range(0, 250, 25))
     return _mp4(frames, (64, 64), {})
+
+
+@cache
+def red_clip() -> bytes:
+    """A real mp4 of 480×320 whose ten frames grow redder."""
+    frames = (Image.new("RGB", (480, 320), (shade, 80, 160)) for shade in range(0, 250, 25))
+    return _mp4(frames, (480, 320), {})
 
 
 @cache
@@ -152,6 +159,10 @@ class Town:
     async def slash(self, actor: MemberActor, command: str, /, **options: Any) -> InteractionResult:
         """Use a command in the channel."""
         return await actor.slash(self.channel, command, **options)
+
+    async def delete(self, member: MemberActor, post: discord.Message) -> InteractionResult:
+        """Press *Delete*, and confirm it."""
+        return await member.click(answer_to(await member.click(post, label="Delete")), label=ERASE)
 
     # What happens meanwhile
 
@@ -285,6 +296,28 @@ def said(result: InteractionResult) -> str:
     return answers[0].content
 
 
+def answer_to(result: InteractionResult) -> discord.Message:
+    """The message, seen by one person only, that answers a press, with its buttons and menus."""
+    [shown] = [*result.followups, *([result.response] if result.response else [])]
+    assert shown.ephemeral
+    return shown.message
+
+
+def fields(result: InteractionResult) -> dict[str, Any]:
+    """The fields of the modal that a press opened, by custom_id."""
+    assert result.modal
+    return {
+        part["custom_id"]: part for part in walk_components(result.modal["components"]) if "custom_id" in part
+    }
+
+
+def chosen(field: dict[str, Any]) -> list[str]:
+    """What is preselected in a select, or stands in a text input."""
+    if field["type"] == 4:
+        return [field.get("value") or ""]
+    return [option["value"] for option in field["options"] if option.get("default")]
+
+
 def parts_of(message: discord.Message) -> list[dict[str, Any]]:
     """Every component of a message, nested ones included."""
     return list(walk_components([component.to_dict() for component in message.components]))
@@ -317,11 +350,10 @@ async def open_town(folder: Path) -> AsyncIterator[Town]:
             network=NetworkSettings(allow_private_addresses=True),
             routes=RoutesSettings(
                 makevid=MakevidSettings(
-                    api_key=SecretStr(makevid.api_key), base_url=makevid.base_url, request_timeout=10
+                    api_key=SecretStr(makevid.api_key), base_url=makevid.base_url, request_timeout=10, slots=2
                 )
             ),
             models=MODELS,
-            engine=EngineSettings(slots=SlotsSettings(makevid=2)),
         )
         animatic = await running.enter_async_context(
             root.build(config, now=lambda: clock[0].now(), monotonic=lambda: clock[0].now().timestamp())

@@ -18,6 +18,7 @@ from bot.jobs.machine import Charge, State
 from bot.media import clip as clips
 from bot.ui import answer
 from tests.cogs.conftest import (
+    POST_BUTTONS,
     Town,
     buttons,
     clip_in,
@@ -34,7 +35,7 @@ from tests.servers.makevid import IMAGE, LUMA, RUNWAY, TEXT
 
 
 async def test_a_picture_becomes_a_clip(town: Town) -> None:
-    """The card goes, and the post has the gateway's clip, its picture, a mention and two buttons."""
+    """The card goes, and the post has the gateway's clip, its picture, a mention and its buttons."""
     await town.animate(town.ada, prompt="waves roll in", picture=picture())
 
     await town.work_until_done()
@@ -44,7 +45,7 @@ async def test_a_picture_becomes_a_clip(town: Town) -> None:
     assert f"{town.ada.mention}, here is your clip." in text_of(post)
     assert "“waves roll in”" in text_of(post)
     assert "Kling · 5 s · std · $0.35" in text_of(post)
-    assert buttons(post) == ["Again", "Delete"]
+    assert buttons(post) == POST_BUTTONS
     assert [str(reaction.emoji) for reaction in post.reactions] == ["🔁"]
     clip = clip_in(post)
     assert clip

@@ -205,6 +205,7 @@ async def undeliverable(town: Town) -> Job:
     await town.animate(town.ada, prompt="waves", picture=picture())
     await town.work()
     town.forbid("send_messages")
+    town.env.inject_error("POST", "/users/@me/channels", status=403, code=50007, times=None)
     await town.work_until_done()
     job = await town.job()
     assert job.state is State.UNDELIVERABLE

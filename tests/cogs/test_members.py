@@ -10,6 +10,7 @@ from simcord import InteractionResult, assert_error
 from bot.errors import Refusal
 from bot.jobs.desk import Who
 from bot.jobs.machine import Job, State
+from bot.ui.catalogue import ANIMATE_MENU
 from tests.cogs.conftest import Town, picture, said, text_of
 from tests.cogs.test_lists import past_jobs, shown
 
@@ -35,6 +36,9 @@ async def confirm(town: Town, label: str) -> InteractionResult:
     await town.wait(30)
     await town.wait(30)
     return result
+
+
+NOT_ALLOWED = "{} does not want others to animate their pictures. Nothing was charged."
 
 
 # /mydata export
@@ -214,3 +218,67 @@ async def test_consent_is_asked_by_the_desk(town: Town) -> None:
             await desk.require_consent(who_of(town, member.id), town.ada.id)
     await desk.require_consent(who_of(town, town.ada.id), town.ada.id)
     await desk.require_consent(who_of(town, town.ada.id), town.bob.id)
+
+
+async def test_a_withheld_picture_on_the_menu(town: Town) -> None:
+    """Refused before the form is shown; its author may, and others' pictures are not concerned."""
+    await town.slash(town.ada, "consent", others="may not")
+    message = await town.ada.send(town.channel, files=[("mine.png", picture())])
+    other = await town.bob.send(town.channel, files=[("bobs.png", picture())])
+
+    refused = await town.bob.context_menu(town.channel, ANIMATE_MENU, message)
+    own = await town.ada.context_menu(town.channel, ANIMATE_MENU, message)
+    bobs = await town.ada.context_menu(town.channel, ANIMATE_MENU, other)
+
+    assert town.refusal(refused) == NOT_ALLOWED.format(town.ada.mention)
+    assert refused.modal is None
+    assert own.modal
+    assert bobs.modal
+    assert await town.jobs() == []
+
+
+@pytest.mark.parametrize("label", ["Again", "Remix", "Continue"])
+async def test_a_withheld_picture_on_a_post(town: Town, label: str) -> None:
+    """Whoever presses: the author of the picture has said no, also for clips that are there already."""
+    post = await town.posted(town.ada)
+    await town.slash(town.ada, "consent", others="may not")
+    await town.restart(work=False)
+
+    pressed = await town.bob.click(post, label=label)
+    if pressed.modal:
+        pressed = await town.bob.submit_modal(pressed, {"prompt": "dunes"})
+    await town.work_until_done()
+
+    assert said(pressed).startswith(
+        NOT_ALLOWED.format(town.ada.mention).removesuffix(" Nothing was charged.")
+    )
+    assert len(town.makevid.creates) == 1
+    await town.ada.click(post, label="Again")
+    await town.work_until_done()
+    assert len(town.makevid.creates) == 2
+
+
+async def test_a_withheld_picture_and_a_reaction(town: Town) -> None:
+    """Said in the channel for a moment; nothing is made."""
+    post = await town.posted(town.ada)
+    await town.slash(town.ada, "consent", others="may not")
+
+    await town.bob.react(post, "🔁")
+
+    [notice] = town.notices()
+    assert NOT_ALLOWED.format(town.ada.mention) in notice
+    assert len(await town.jobs()) == 1
+
+
+async def test_whose_picture_it_was_is_forgotten_too(town: Town) -> None:
+    """In clips that others made from it; only where the wish stands, it is known on, to keep to it."""
+    post = await town.posted(town.ada)
+    await town.bob.click(post, label="Again")
+    await town.work_until_done()
+    _, bobs = await town.jobs()
+    assert bobs.picture_by == town.ada.id
+
+    await confirm(town, "Delete my data")
+
+    _, bobs = await town.jobs()
+    assert (bobs.picture_by, bobs.asker_id, bobs.prompt) == (None, town.bob.id, "waves")

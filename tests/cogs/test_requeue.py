@@ -2,13 +2,25 @@
 
 import base64
 from datetime import timedelta
+from decimal import Decimal
 
 import discord
 import pytest
 from simcord import MemberActor
 
+from bot.jobs.limits import RequeueRules
 from bot.jobs.machine import State
-from tests.cogs.conftest import MODELS, Town, buttons, clip_in, picture, pictures_in, text_of
+from tests.cogs.conftest import (
+    MODELS,
+    POST_BUTTONS,
+    Town,
+    buttons,
+    clip_in,
+    picture,
+    pictures_in,
+    said,
+    text_of,
+)
 
 
 async def react(town: Town, member: MemberActor, message: discord.Message, emoji: str = "🔁") -> None:
@@ -36,7 +48,7 @@ async def test_a_reaction_makes_another_take(town: Town) -> None:
     assert f"{town.bob.mention}, here is another take." in text_of(take)
     assert town.ada.mention not in text_of(take)
     assert len(pictures_in(take)) == 2
-    assert buttons(take) == ["Again", "Delete"]
+    assert buttons(take) == POST_BUTTONS
 
 
 async def test_the_card_of_another_take_names_its_asker(town: Town) -> None:
@@ -314,3 +326,179 @@ async def test_a_deleted_post(town: Town) -> None:
     assert "The picture of that clip is gone" in town.notices()[0]
     assert [job.state for job in await town.jobs()] == [State.DELIVERED]
     assert not any(clip_in(message) for message in town.messages())
+
+
+# Who may, how often, and what is asked back
+
+DEAR = "Another take costs $0.35. Shall I start it? I forget about it <t:"
+
+
+async def restart_with(town: Town, **animate: object) -> None:
+    await town.restart(animate=town.config.animate.model_copy(update=animate))
+
+
+def asked_back(town: Town) -> discord.Message:
+    [notice] = [message for message in town.messages() if not message.flags.components_v2]
+    return notice
+
+
+async def test_a_dear_take_is_asked_back_first(town: Town) -> None:
+    """In a notice that pings the reactor alone; their press starts it, and the notice goes."""
+    await restart_with(town, confirm_above=Decimal("0.34"))
+    post = await town.posted(town.ada)
+
+    await town.bob.react(post, "🔁")
+    assert len(await town.jobs()) == 1
+    notice = asked_back(town)
+    assert notice.content.startswith(f"{town.bob.mention} {DEAR}")
+    sent = town.sent("POST", f"/channels/{town.channel.id}/messages")
+    assert sent[-1]["allowed_mentions"] == {"parse": [], "users": [town.bob.id]}
+    result = await town.bob.click(notice, label="Start it")
+    await town.work_until_done()
+
+    assert said(result).startswith("On its way: Kling, 5 s, $0.35.")
+    assert town.notices() == []
+    assert f"{town.bob.mention}, here is another take." in text_of(town.posts()[1])
+
+
+async def test_a_take_at_the_limit_is_not_asked_back(town: Town) -> None:
+    """Only what costs more."""
+    await restart_with(town, confirm_above=Decimal("0.35"))
+    post = await town.posted(town.ada)
+
+    await react(town, town.bob, post)
+
+    assert len(town.posts()) == 2
+
+
+async def test_only_the_reactor_may_confirm(town: Town) -> None:
+    """Neither the clip's asker nor a moderator spends in somebody else's name."""
+    await restart_with(town, confirm_above=Decimal(0))
+    post = await town.posted(town.ada)
+    await town.bob.react(post, "🔁")
+
+    for member in (town.ada, town.moderator):
+        result = await member.click(asked_back(town), label="Start it")
+        assert said(result) == f"I asked only {town.bob.mention}. React to the clip for a take of your own."
+
+    assert len(await town.jobs()) == 1
+
+
+async def test_an_unanswered_question_goes(town: Town) -> None:
+    """After five minutes; nothing is started, and a new reaction asks anew."""
+    await restart_with(town, confirm_above=Decimal(0))
+    post = await town.posted(town.ada)
+    await town.bob.react(post, "🔁")
+    await town.bob.unreact(post, "🔁")
+    await town.bob.react(post, "🔁")
+    assert len(town.notices()) == 1
+
+    await town.env.advance_time(301)
+    assert town.notices() == []
+    await town.bob.unreact(post, "🔁")
+    await town.bob.react(post, "🔁")
+
+    assert len(town.notices()) == 1
+    assert len(await town.jobs()) == 1
+
+
+async def test_a_question_that_somebody_deleted(town: Town) -> None:
+    """The next reaction asks anew, at once."""
+    await restart_with(town, confirm_above=Decimal(0))
+    post = await town.posted(town.ada)
+    await town.bob.react(post, "🔁")
+    await town.moderator.delete(asked_back(town))
+    await town.bob.unreact(post, "🔁")
+
+    await town.bob.react(post, "🔁")
+
+    assert len(town.notices()) == 1
+
+
+@pytest.mark.parametrize(("minutes", "started"), [(1, True), (6, False)])
+async def test_confirming_after_a_restart(town: Town, minutes: int, started: bool) -> None:
+    """The button knows whom it is for and until when; an old one starts nothing, and goes."""
+    await restart_with(town, confirm_above=Decimal(0))
+    post = await town.posted(town.ada)
+    await town.bob.react(post, "🔁")
+    notice = asked_back(town)
+    await town.restart()
+    await town.env.advance_time(minutes * 60)
+
+    result = await town.bob.click(notice, label="Start it")
+    await town.work_until_done()
+
+    assert len(town.posts()) == 1 + started
+    assert said(result).startswith("On its way" if started else "That was too long ago.")
+    assert town.notices() == []
+
+
+async def test_confirming_what_was_queued_meanwhile(town: Town) -> None:
+    """By the button under the post: one open take of a clip, whichever way it is asked for."""
+    await restart_with(town, confirm_above=Decimal(0))
+    post = await town.posted(town.ada)
+    await town.bob.react(post, "🔁")
+    await town.bob.click(post, label="Again")
+
+    result = await town.bob.click(asked_back(town), label="Start it")
+
+    assert said(result) == "You already have this clip in the queue once. Nothing was charged."
+    assert len(await town.jobs()) == 2
+
+
+async def test_the_limits_are_told_before_anything_is_asked_back(town: Town) -> None:
+    """Nobody is asked whether to start what may not start."""
+    await restart_with(town, confirm_above=Decimal(0))
+    post = await town.posted(town.ada)
+    for _ in range(3):
+        await town.animate(town.bob, picture=picture())
+
+    await town.bob.react(post, "🔁")
+
+    assert "You already have 3 clips in the works" in town.notices()[0]
+
+
+async def test_so_often_a_day(town: Town) -> None:
+    """By all people and both ways together; what cost nothing does not count, and the next day is another."""
+    await restart_with(town, requeues_per_day=2)
+    post = await town.posted(town.ada)
+    await town.bob.click(post, label="Again")
+    await town.bob.click(town.card(), label="Cancel")
+    await react(town, town.bob, post)
+    await react(town, town.moderator, post)
+
+    await react(town, town.ada, post)
+    refused = await town.ada.click(post, label="Again")
+
+    sentence = (
+        "This clip was made again 2 times within a day, which is as often as it may be here. "
+        "Please try again tomorrow, or change it with **Remix**. Nothing was charged."
+    )
+    assert town.notices() == [f"{town.ada.mention} {sentence}"]
+    assert said(refused) == sentence
+    assert len(town.posts()) == 3
+    await town.env.advance_time(timedelta(days=1).total_seconds())
+    assert said(await town.ada.click(post, label="Again")).startswith("On its way")
+
+
+async def test_roles_that_may(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As settings of the server will say; moderators always may. The button goes by the same rules."""
+    post = await town.posted(town.ada)
+    role = town.guild.create_role("Regulars")
+    regular = town.guild.add_member(town.env.create_user("rita"), roles=[role])
+
+    async def rules_of(guild_id: int | None) -> RequeueRules:
+        assert guild_id == town.guild.id
+        return RequeueRules(emoji="🎬", roles=frozenset({role.id}))
+
+    monkeypatch.setattr(town.animatic.desk, "_rules_of", rules_of)
+    await town.bob.react(post, "🎬")
+    notices = town.notices()
+    refused = await town.bob.click(post, label="Again")
+    await react(town, regular, post, "🎬")
+    await react(town, town.moderator, post, "🎬")
+
+    sentence = f"Here only <@&{role.id}> may have another take of a clip. Nothing was charged."
+    assert said(refused) == sentence
+    assert notices == [f"{town.bob.mention} {sentence}"]
+    assert len(town.posts()) == 3

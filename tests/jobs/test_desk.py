@@ -1,14 +1,16 @@
 """The desk: what is refused before anything is queued, and who may do what."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from bot.errors import Cause, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater
-from bot.jobs.desk import Ask, Who
-from bot.jobs.machine import Charge, Job, State
+from bot.jobs.desk import ROOM, Ask, Who, adapted, asked, check, possible
+from bot.jobs.machine import Charge, Job, Lineage, State
 from bot.jobs.store import Store
+from bot.providers.base import Only
 from tests.conftest import Clock
 from tests.jobs.world import PICTURE, World, make_world
 
@@ -246,7 +248,7 @@ async def test_a_requeue_is_the_same_clip_in_another_name(world: World) -> None:
     """All options are taken over; the reactor is the asker, and the parent is known."""
     parent = await delivered(world)
 
-    child = await world.desk.requeue(STRANGER, parent)
+    child = await world.desk.again(STRANGER, parent)
 
     assert (child.asker_id, child.parent_id) == (3, parent.id)
     assert (child.prompt, child.seconds, child.quality) == (parent.prompt, 10, "pro")
@@ -257,8 +259,8 @@ async def test_one_open_requeue_per_person_and_clip(world: World) -> None:
     parent = await delivered(world)
 
     results = await asyncio.gather(
-        world.desk.requeue(STRANGER, parent),
-        world.desk.requeue(STRANGER, parent),
+        world.desk.again(STRANGER, parent),
+        world.desk.again(STRANGER, parent),
         return_exceptions=True,
     )
 
@@ -275,7 +277,114 @@ async def test_a_requeue_needs_the_picture(world: World, problem: Exception, sen
     world.announcer.on_pictures.append(problem)
 
     with pytest.raises(Refusal, match=sentence):
-        await world.desk.requeue(STRANGER, parent)
+        await world.desk.again(STRANGER, parent)
+
+
+async def test_a_take_keeps_the_picture_and_a_new_model_refits_it(world: World) -> None:
+    """For the same model it fits already; another has rules of its own, and the server a limit."""
+    parent = await delivered(world)
+    world.announcer.rules.clear()
+
+    await world.desk.again(STRANGER, parent)
+    await world.desk.by_model(replace(STRANGER, upload_limit=2**20), parent, "runway")
+
+    first, second = world.announcer.rules
+    assert first is None
+    assert second
+    assert second.max_bytes == 2**20 - ROOM
+
+
+async def test_each_way_from_a_clip_has_its_name(world: World) -> None:
+    """And whose picture it is stays known over generations."""
+    parent = await delivered(world)
+    ask = replace(asked(parent), prompt="storm")
+
+    jobs = [
+        await world.desk.again(STRANGER, parent),
+        await world.desk.remix(STRANGER, parent, ask),
+        await world.desk.by_model(STRANGER, parent, "runway"),
+        await world.desk.go_on(STRANGER, parent, ask),
+    ]
+    grandchild = await world.desk.remix(MODERATOR, jobs[1], ask)
+    own = await world.desk.remix(MEMBER, grandchild, ask)
+
+    assert {job.lineage for job in jobs} == set(Lineage)
+    assert {job.parent_id for job in jobs} == {parent.id}
+    assert {job.picture_by for job in [*jobs, grandchild]} == {MEMBER.id}
+    assert own.picture_by is None
+
+
+async def test_the_owner_of_a_picture(world: World) -> None:
+    """Of the bot's own messages, the member behind the clip; of others, their author."""
+    parent = await delivered(world)
+    waiting = await world.ask()
+    assert parent.post_id
+    assert waiting.card_id
+
+    for message_id in (parent.post_id, waiting.card_id):
+        assert await world.desk.picture_owner(message_id, 1000) == MEMBER.id
+    assert await world.desk.picture_owner(77, 1000) == 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({"model": "runway", "seconds": 10, "quality": "pro"}, {"seconds": 10, "quality": None}),
+        (
+            {"model": "runway", "negative_prompt": "blur", "strength": 0.5},
+            {"negative_prompt": None, "strength": None},
+        ),
+        (
+            {"model": "kling", "seconds": 7, "ratio": "1:1", "has_picture": True},
+            {"seconds": None, "ratio": None},
+        ),
+        (
+            {"model": "kling", "seconds": 7, "ratio": "1:1", "has_picture": False},
+            {"seconds": None, "ratio": "1:1"},
+        ),
+        (
+            {"model": "kling", "loop": True, "sound": True, "camera": "pan"},
+            {"loop": False, "sound": False, "camera": None},
+        ),
+    ],
+)
+def test_what_a_model_does_not_have_is_left_to_it(
+    world: World, changes: dict[str, object], left: dict[str, object]
+) -> None:
+    """Unless a person chose it just now: then they read why it cannot be."""
+    ask = replace(Ask(prompt="waves", has_picture=True), **changes)  # type: ignore[arg-type]
+
+    kept = adapted(ask, world.desk.menu)
+    insisted = adapted(ask, world.desk.menu, chosen=left)
+
+    assert {name: getattr(kept, name) for name in left} == left
+    assert insisted == ask
+    world.desk.plan(kept)
+
+
+def test_an_option_that_goes_only_with_others_is_left_out(world: World) -> None:
+    """A remix by a model that has sound only at ten seconds loses the sound, not the clip."""
+    kling = world.desk.menu.models["kling"]
+    can = replace(kling.can, sound=True, only=(Only(option="sound", seconds=(10,)),))
+    menu = replace(world.desk.menu, models={"kling": replace(kling, can=can)})
+    ask = Ask(prompt="waves", has_picture=True, seconds=5, sound=True)
+
+    assert adapted(ask, menu).sound is False
+    assert adapted(replace(ask, seconds=10), menu).sound is True
+    assert adapted(ask, menu, chosen={"sound"}).sound is True
+
+
+def test_a_model_that_works_from_words_alone(world: World) -> None:
+    """It is not offered for a picture, and says so when it is named."""
+    kling = world.desk.menu.models["kling"]
+    menu = replace(
+        world.desk.menu, models={"kling": replace(kling, can=replace(kling.can, takes_picture=False))}
+    )
+    ask = Ask(prompt="waves", has_picture=True)
+
+    assert possible(ask, menu) == []
+    with pytest.raises(Refusal, match="works from words alone"):
+        check(ask, menu)
 
 
 async def test_an_unknown_job_is_said_to_be_unknown(world: World) -> None:

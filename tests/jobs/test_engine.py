@@ -329,8 +329,9 @@ async def test_a_post_that_discord_refuses_for_now_is_tried_again(world: World) 
 
 
 async def test_a_clip_that_cannot_be_posted_is_kept(world: World) -> None:
-    """No retry storm on a lost permission; the paid clip stays on disk."""
+    """No retry storm on a lost permission and closed direct messages; the paid clip stays on disk."""
     world.announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
+    world.announcer.on_private.append(CannotPost(Cause.NO_PERMISSION))
     job = await world.ask()
     await world.engine.run_due()
 
@@ -342,6 +343,37 @@ async def test_a_clip_that_cannot_be_posted_is_kept(world: World) -> None:
     ended = await world.now(job)
     assert (ended.state, ended.cause) == (State.UNDELIVERABLE, Cause.NO_PERMISSION)
     assert (world.folder / f"{job.id}.mp4").exists()
+
+
+async def test_a_clip_that_the_channel_does_not_take_goes_to_its_asker(world: World) -> None:
+    """At once, and again later while Discord does not answer."""
+    world.announcer.on_post.extend([CannotPost(Cause.CHANNEL_GONE)] * 2)
+    world.announcer.on_private.append(PostLater(Cause.DISCORD_DOWN))
+    job = await world.ask()
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    assert (await world.now(job)).state is State.POSTING
+
+    world.clock.pass_by(minutes=1)
+    await world.engine.run_due()
+
+    done = await world.now(job)
+    assert (done.state, done.post_id, done.post_channel_id) == (State.DELIVERED, 3001, 77)
+    assert world.announcer.posts == []
+
+
+async def test_a_post_that_somebody_deleted_is_not_sent_again(world: World) -> None:
+    """It was seen, and somebody did not want it."""
+    world.announcer.on_post.append(CannotPost(Cause.POST_DELETED))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.UNDELIVERABLE
+    assert world.announcer.private == []
 
 
 async def test_a_picture_that_is_gone_costs_nothing(world: World) -> None:
@@ -479,7 +511,7 @@ async def test_a_call_cut_off_by_the_stop_is_unsure(world: World) -> None:
 async def test_files_that_nobody_asks_for_again_are_cleared_away(world: World) -> None:
     """Left-overs of a killed process go; a clip that waits to be posted, or is kept for a while, stays."""
     posting, undeliverable = await world.ask(), await world.ask()
-    world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN), CannotPost(Cause.NO_PERMISSION)])
+    world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN), CannotPost(Cause.CLIP_TOO_LARGE)])
     await world.engine.run_due()
     world.clock.pass_by(seconds=10)
     await world.engine.run_due()

@@ -119,7 +119,8 @@ async def test_what_is_under_way_ends_first(world: World) -> None:
 
 async def test_a_clip_that_could_not_be_posted_is_given_up(world: World) -> None:
     """With its file: nobody can ask for it any more."""
-    world.announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
+    for door in (world.announcer.on_post, world.announcer.on_private):
+        door.append(CannotPost(Cause.NO_PERMISSION))
     job = await world.ask()
     await world.engine.run_due()
     await work(world)

@@ -48,7 +48,7 @@ async def test_a_job_queued_elsewhere_wakes_idle_workers(server: Server, clock: 
     async with (
         open_store(server.url) as here,
         open_store(server.url) as there,
-        here.listening(woken.set),
+        here.listening(lambda _job_id: woken.set()),
         asyncio.timeout(PATIENCE),
     ):
         await woken.wait()  # it listens now
@@ -58,13 +58,28 @@ async def test_a_job_queued_elsewhere_wakes_idle_workers(server: Server, clock: 
         await woken.wait()
 
 
+async def test_a_hint_reaches_the_process_that_owns_the_job(server: Server) -> None:
+    """A callback arrives at one process, and another one polls."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with (
+        open_store(server.url) as here,
+        open_store(server.url) as there,
+        here.listening(heard.put_nowait),
+        asyncio.timeout(PATIENCE),
+    ):
+        assert await heard.get() == ""  # it listens now
+        await there.pass_on("some-job")
+
+        assert await heard.get() == "some-job"
+
+
 async def test_listening_outlives_the_connection(server: Server, clock: Clock) -> None:
     """The database drops all connections: the listener comes back by itself."""
     woken = asyncio.Event()
     async with (
         open_store(server.url) as here,
         open_store(server.url) as there,
-        here.listening(woken.set),
+        here.listening(lambda _job_id: woken.set()),
         asyncio.timeout(PATIENCE),
     ):
         await woken.wait()

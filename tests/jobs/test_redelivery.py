@@ -14,7 +14,8 @@ PAID = {"reserve": 35, "charge": 35}
 
 async def undeliverable(world: World) -> Job:
     """A clip that was paid and made, and that Discord would not take."""
-    world.announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
+    for door in (world.announcer.on_post, world.announcer.on_private):
+        door.append(CannotPost(Cause.NO_PERMISSION))
     job = await world.ask()
     await world.engine.run_due()
     world.clock.pass_by(seconds=10)
@@ -84,6 +85,7 @@ async def test_the_next_refusal_of_discord_keeps_it_again(world: World) -> None:
     job = await undeliverable(world)
     world.clock.pass_by(days=20)
     world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN), CannotPost(Cause.NO_PERMISSION)])
+    world.announcer.on_private.append(CannotPost(Cause.NO_PERMISSION))
 
     await world.desk.redeliver(ADA, job.id)
     await work(world)
@@ -179,7 +181,8 @@ async def test_a_second_take_is_in_the_queue(world: World) -> None:
     parent = await world.ask()
     await world.engine.run_due()
     await work(world)
-    world.announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
+    for door in (world.announcer.on_post, world.announcer.on_private):
+        door.append(CannotPost(Cause.NO_PERMISSION))
     job = await world.desk.requeue(ADA, await world.now(parent))
     await world.engine.run_due()
     await work(world)

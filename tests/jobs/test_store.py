@@ -1,14 +1,17 @@
 """The store: guarded moves, constraints, claims, and a schema that matches the tables."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
-from sqlalchemy import event
+from sqlalchemy import Connection, MetaData, Table, event, insert, inspect
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from bot.errors import Cause, Refusal
 from bot.jobs.machine import (
@@ -18,13 +21,14 @@ from bot.jobs.machine import (
     CardPosted,
     IllegalArrow,
     Job,
+    Lineage,
     Lost,
     Posted,
     Ready,
     State,
 )
 from bot.jobs.store import AlreadyThere, Load, Store, new_job_id, open_store
-from bot.jobs.tables import metadata
+from bot.jobs.tables import jobs, metadata
 from tests.conftest import Clock
 
 
@@ -112,15 +116,84 @@ async def test_one_interaction_makes_one_job(store: Store, clock: Clock) -> None
         await store.add(a_job(clock, interaction_id=77))
 
 
-async def test_one_open_requeue_per_person_and_clip(store: Store, clock: Clock) -> None:
-    """The second waits for the first to end; other people are not concerned."""
-    first = await queued(store, clock, parent_id="parent", asker_id=2)
-    await store.add(a_job(clock, parent_id="parent", asker_id=3))
+@pytest.mark.parametrize("lineage", [None, Lineage.AGAIN, Lineage.MODEL])
+async def test_one_open_take_per_person_and_clip(store: Store, clock: Clock, lineage: Lineage | None) -> None:
+    """The second waits for the first to end; other people are not concerned. None: written by an old version."""
+    first = await queued(store, clock, parent_id="parent", asker_id=2, lineage=lineage)
+    await store.add(a_job(clock, parent_id="parent", asker_id=3, lineage=lineage))
 
     with pytest.raises(AlreadyThere):
-        await store.add(a_job(clock, parent_id="parent", asker_id=2))
+        await store.add(a_job(clock, parent_id="parent", asker_id=2, lineage=lineage))
+    await store.add(a_job(clock, parent_id="parent", asker_id=2, lineage=Lineage.MODEL, model="luma"))
     await store.advance(first, Cancelled(), clock.now())
-    await store.add(a_job(clock, parent_id="parent", asker_id=2))
+    await store.add(a_job(clock, parent_id="parent", asker_id=2, lineage=lineage))
+
+
+@pytest.mark.parametrize("lineage", [Lineage.REMIX, Lineage.CONTINUE])
+async def test_what_says_something_new_may_run_beside_it(
+    store: Store, clock: Clock, lineage: Lineage
+) -> None:
+    """A remix is another clip, even of the same parent, person and model."""
+    await store.add(a_job(clock, parent_id="parent", lineage=Lineage.AGAIN))
+
+    for _ in range(2):
+        await store.add(a_job(clock, parent_id="parent", lineage=lineage))
+
+    assert (await store.load(2)).by_asker == 3
+
+
+async def test_takes_of_a_clip_are_counted_within_a_day(store: Store, clock: Clock) -> None:
+    """By anybody; not remixes, not what cost nothing, not those of other clips."""
+    await queued(store, clock, parent_id="clip", asker_id=1, lineage=Lineage.AGAIN)
+    clock.pass_by(hours=23)
+    await queued(store, clock, parent_id="clip", asker_id=2, lineage=Lineage.AGAIN)
+    await queued(store, clock, parent_id="clip", asker_id=2, lineage=Lineage.REMIX)
+    await queued(store, clock, parent_id="other", asker_id=2, lineage=Lineage.AGAIN)
+    free = await queued(store, clock, parent_id="clip", asker_id=3, lineage=Lineage.AGAIN)
+    await store.advance(free, Cancelled(), clock.now())
+    seen: list[int] = []
+
+    await store.add(
+        a_job(clock, parent_id="clip", asker_id=4, lineage=Lineage.AGAIN),
+        lambda load: seen.append(load.takes),
+    )
+
+    assert seen == [2]
+    assert (await store.load(9, clip="clip", now=clock.now())).takes == 3
+    clock.pass_by(hours=2)
+    assert (await store.load(9, clip="clip", now=clock.now())).takes == 2
+    assert (await store.load(9)).takes == 0
+
+
+async def test_rows_of_before_have_a_lineage(database: str, clock: Clock) -> None:
+    """Every job with a parent was the same clip again, until there was more."""
+    engine = create_async_engine(database)
+    rows = [
+        asdict(a_job(clock, parent_id="parent", asker_id=2)),
+        asdict(a_job(clock, asker_id=3)),
+    ]
+
+    def write_as_of_old(connection: Connection) -> None:
+        config = AlembicConfig()
+        config.set_main_option("script_location", "bot:migrations")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        known = {column["name"] for column in inspect(connection).get_columns("jobs")}
+        assert "lineage" not in known
+        old = Table("jobs", MetaData(), *(c._copy() for c in jobs.c if c.name in known))
+        connection.execute(insert(old), [{k: v for k, v in row.items() if k in known} for row in rows])
+
+    async with engine.begin() as connection:
+        await connection.run_sync(write_as_of_old)
+    await engine.dispose()
+
+    async with open_store(database, database_clock=False) as store:
+        child, other = [await store.get(str(row["id"])) for row in rows]
+        assert child
+        assert other
+        assert (child.lineage, other.lineage) == (Lineage.AGAIN, None)
+        with pytest.raises(AlreadyThere):
+            await store.add(a_job(clock, parent_id="parent", asker_id=2, lineage=Lineage.AGAIN))
 
 
 async def test_admission_is_decided_in_the_same_transaction(store: Store, clock: Clock) -> None:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
+from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
 from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
-from bot.providers.base import Capabilities, ClipRequest, Picture
+from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
 
 PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
@@ -41,6 +43,8 @@ class ScriptedProvider:
         self.on_submit: deque[Any] = deque()
         self.on_check: deque[Any] = deque()
         self.on_fetch: deque[Any] = deque()
+        self.on_probe: deque[Any] = deque()
+        self.probes = 0
 
     async def submit(self, request: ClipRequest) -> Accepted:
         self.submits.append(request)
@@ -59,8 +63,11 @@ class ScriptedProvider:
         await _next(self.on_fetch, None)
         into.write_bytes(b"clip")
 
-    async def probe(self) -> None:
-        pass
+    async def probe(self) -> Balance | None:
+        self.probes += 1
+        answer = await _next(self.on_probe, None)
+        assert isinstance(answer, Balance | None)
+        return answer
 
     async def aclose(self) -> None:
         pass
@@ -105,14 +112,19 @@ class NotingAnnouncer:
 
     cards: dict[str, tuple[Job, Waiting]] = field(default_factory=dict)
     posts: list[str] = field(default_factory=list)
+    private: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
     erased: list[tuple[str, bool]] = field(default_factory=list)
+    told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
     on_find: deque[Any] = field(default_factory=deque)
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
+    on_last_frame: deque[Any] = field(default_factory=deque)
     on_post: deque[Any] = field(default_factory=deque)
+    rules: list[PictureRules | None] = field(default_factory=list)
+    on_private: deque[Any] = field(default_factory=deque)
     on_finish: deque[Any] = field(default_factory=deque)
     on_erase: deque[Any] = field(default_factory=deque)
 
@@ -124,7 +136,16 @@ class NotingAnnouncer:
     async def draw(self, job: Job, waiting: Waiting) -> None:
         self.cards[job.id] = (job, waiting)
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        answer = await _next(self.on_last_frame, PICTURE)
+        assert isinstance(answer, Picture)
+        return answer
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        self.told.append((route, trouble.cause))
+
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
+        self.rules.append(rules)
         answer = await _next(self.on_pictures, Pictures(first=PICTURE if job.picture_file else None))
         assert isinstance(answer, Pictures)
         return answer
@@ -138,6 +159,11 @@ class NotingAnnouncer:
         assert clip.read_bytes() == b"clip"
         self.posts.append(job.id)
         return 2000 + len(self.posts)
+
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        await _next(self.on_private, None)
+        self.private.append(job.id)
+        return 77, 3000 + len(self.private)
 
     async def finish(self, job: Job) -> bool:
         self.finished.append(job.id)
@@ -165,6 +191,7 @@ class World:
     clock: Clock
     folder: Path
     deaths: int = 0
+    vendor: ScriptedProvider = field(default_factory=ScriptedProvider)
 
     async def ask(self, *, asker: int = 2, channel: int = 10, **changes: Any) -> Job:
         """A member asks for a clip of a picture."""
@@ -229,6 +256,7 @@ def make_engine(
         worker=worker,
         folder=folder,
         slots=lambda _route: slots,
+        health=Health(store, now=clock.now),
         monotonic=lambda: clock.at.timestamp(),
     )
 
@@ -247,6 +275,7 @@ def make_world(
         store=store,
         menu=make_menu(),
         limits=Limits(per_member=per_member, in_all=20),
+        health=engine._health,
         announcer=announcer,
         wake=engine.wake,
         now=clock.now,

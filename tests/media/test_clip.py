@@ -1,5 +1,6 @@
 """What a clip is, and how it is brought to one that Discord plays and takes."""
 
+import io
 import math
 from array import array
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import av
 import pytest
 from PIL import Image
 
-from bot.media.clip import CannotFit, NotAClip, fit, probe, write_clip
+from bot.media.clip import CannotFit, NotAClip, fit, last_frame, probe, write_clip
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -252,6 +253,44 @@ async def test_fit_says_when_it_is_not_a_clip(tmp_path: Path, pool: Executor) ->
 
     with pytest.raises(NotAClip):
         await fit(path, 5_000_000, pool=pool)
+
+
+# The last frame
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(0.5, 8), (7, 8), (4, 24)])
+async def test_the_last_frame(tmp_path: Path, pool: Executor, seconds: float, rate: int) -> None:
+    """As a PNG in full size, of short clips and long ones; each frame is brighter than the one before."""
+    path, count = tmp_path / "clip.mp4", round(seconds * rate)
+    with write_clip(path, width=320, height=240, frames_per_second=Fraction(rate), quality=10) as writer:
+        for number in range(count):
+            shade = 20 + 200 * number // max(1, count - 1)
+            frame = av.VideoFrame.from_image(Image.new("RGB", (320, 240), (shade, shade, shade)))
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            writer.add(frame)
+
+    with Image.open(io.BytesIO(await last_frame(path, pool=pool))) as image:
+        assert (image.format, image.size) == ("PNG", (320, 240))
+        assert image.convert("L").getpixel((160, 120)) == pytest.approx(220, abs=3)
+
+
+async def test_the_last_frame_of_a_clip_that_breaks_off(tmp_path: Path, pool: Executor) -> None:
+    """What can be decoded counts."""
+    path = make(tmp_path / "clip.mp4", frames=48)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+
+    with Image.open(io.BytesIO(await last_frame(path, pool=pool))) as image:
+        assert image.size == (320, 240)
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
+async def test_no_last_frame(tmp_path: Path, pool: Executor, content: bytes) -> None:
+    """The same answer as from probe."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+
+    with pytest.raises(NotAClip):
+        await last_frame(path, pool=pool)
 
 
 # Writing

@@ -1,6 +1,8 @@
-"""What the tests of all routes share: a tiny clip, pictures, and the bot's one session."""
+"""What the tests of all routes share: a tiny clip, pictures, the bot's one session, and the contract's table."""
 
 import io
+import ipaddress
+import re
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -8,8 +10,9 @@ import av
 import pytest
 from PIL import Image
 
+from bot.providers import http as http_module
 from bot.providers.base import Picture
-from bot.providers.http import open_http
+from bot.providers.http import is_public, open_http
 from tests.servers.makevid import MakevidServer
 
 
@@ -40,6 +43,14 @@ async def makevid(clip: bytes) -> AsyncIterator[MakevidServer]:
         yield server
 
 
+@pytest.fixture
+def loopback_is_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """127.0.0.1 and plain http stand for the public internet; all other addresses stay what they are."""
+    home = ipaddress.ip_address("127.0.0.1")
+    monkeypatch.setattr(http_module, "PUBLIC_SCHEMES", frozenset({"http", "https"}))
+    monkeypatch.setattr(http_module, "is_public", lambda address: address == home or is_public(address))
+
+
 def picture(
     width: int = 320,
     height: int = 320,
@@ -57,3 +68,33 @@ def picture(
         height=height,
         link=link,
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of the contract: cases down, rigs across; ✓ kept, ✗ broken, – cannot happen, with the reason."""
+    from tests.providers.contract import Case, all_rigs
+
+    went: dict[tuple[str, str], bool] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if found := re.search(r"test_contract\.py::\w+\[(.+)-([A-Z0-9_]+)\]$", report.nodeid):
+                went[found.groups()] = went.get(found.groups(), True) and outcome == "passed"  # type: ignore[index]
+    rigs = [rig for rig in all_rigs() if any(name == rig.name for name, _ in went)]
+    if not rigs:
+        return
+    notes: dict[str, str] = {}
+    terminalreporter.section("the contract: what every route does in every case")
+    for number, rig in enumerate(rigs, 1):
+        terminalreporter.write_line(f"{number:>4}  {rig.name}")
+    widest = max(map(len, Case))
+    terminalreporter.write_line(" " * widest + "".join(f"{number:>4}" for number in range(1, len(rigs) + 1)))
+    for case in Case:
+        cells = []
+        for rig in rigs:
+            if reason := rig.reason_lacking(case):
+                cells.append("–" + notes.setdefault(reason, f"{len(notes) + 1}"))
+            else:
+                cells.append({True: "✓", False: "✗", None: "·"}[went.get((rig.name, case.name))])
+        terminalreporter.write_line(case.ljust(widest) + "".join(f"{cell:>4}" for cell in cells))
+    for reason, note in notes.items():
+        terminalreporter.write_line(f"–{note}  {reason}")

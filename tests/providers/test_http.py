@@ -15,7 +15,6 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bot import __version__
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
-from bot.providers import http as http_module
 from bot.providers.http import (
     Answer,
     PrivateAddress,
@@ -519,14 +518,6 @@ async def test_only_public_https_addresses_are_asked(
         await download(http, url, tmp_path / "clip.mp4", max_bytes=CAP)
 
     assert caught.value.cause is Cause.CLIP_UNUSABLE
-
-
-@pytest.fixture
-def loopback_is_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """127.0.0.1 and plain http stand for the public internet; all other addresses stay what they are."""
-    home = ipaddress.ip_address("127.0.0.1")
-    monkeypatch.setattr(http_module, "PUBLIC_SCHEMES", frozenset({"http", "https"}))
-    monkeypatch.setattr(http_module, "is_public", lambda address: address == home or is_public(address))
 
 
 @pytest.mark.usefixtures("loopback_is_the_internet")

@@ -133,6 +133,62 @@ async def test_kling_from_words_sends_the_ratio(provider: Makevid, makevid: Make
     assert accepted.task.startswith("text2video:")
 
 
+@pytest.mark.parametrize(
+    ("camera", "control"),
+    [
+        ("zoom in", {"zoom": -5}),
+        ("zoom out", {"zoom": 5}),
+        ("pan left", {"tilt": -5}),
+        ("pan right", {"tilt": 5}),
+        ("tilt up", {"pan": 5}),
+        ("tilt down", {"pan": -5}),
+        ("slide left", {"horizontal": -5}),
+        ("crane up", {"vertical": 5}),
+        ("roll right", {"roll": 5}),
+        ("down and back", "down_back"),
+        ("forward and up", "forward_up"),
+        ("forward, turning left", "left_turn_forward"),
+        ("forward, turning right", "right_turn_forward"),
+    ],
+)
+async def test_the_camera_is_moved_in_klings_words(
+    provider: Makevid, makevid: MakevidServer, camera: str, control: dict[str, int] | str
+) -> None:
+    """Film's pan is Kling's tilt; one of six numbers is not zero, and the ready-made moves have none."""
+    await provider.submit(replace(FROM_WORDS, seconds=5, quality="std", camera=camera))
+
+    sent = makevid.creates[0].body["camera_control"]
+    if isinstance(control, str):
+        assert sent == {"type": control}
+    else:
+        still = dict.fromkeys(("horizontal", "vertical", "pan", "tilt", "roll", "zoom"), 0)
+        assert sent == {"type": "simple", "config": still | control}
+
+
+async def test_every_camera_on_offer_is_taken(provider: Makevid, makevid: MakevidServer) -> None:
+    """No name is offered that the gateway would refuse; and the command can show all of them."""
+    cameras = provider.variants["kling"].cameras
+    for camera in cameras:
+        await provider.submit(replace(FROM_WORDS, seconds=5, quality="std", camera=camera))
+
+    bodies = [str(task.body["camera_control"]) for task in makevid.tasks.values()]
+    assert len(set(bodies)) == len(cameras) <= 25
+
+
+@pytest.mark.parametrize(
+    "request_", [replace(FROM_PICTURE, camera="zoom in"), replace(FROM_WORDS, camera="somersault")]
+)
+async def test_a_camera_that_cannot_be_moved_is_not_ignored(
+    provider: Makevid, makevid: MakevidServer, request_: ClipRequest
+) -> None:
+    """A paid clip without the move that was asked for would be paid for nothing."""
+    with pytest.raises(ProviderRejected) as caught:
+        await provider.submit(request_)
+
+    assert caught.value.cause is Cause.BAD_INPUT
+    assert makevid.creates == []
+
+
 async def test_luma_sends_links(provider: Makevid, makevid: MakevidServer) -> None:
     """Luma takes links; an end picture that is absent is left out, not sent as an empty text."""
     await provider.submit(LUMA)

@@ -24,6 +24,7 @@ from aiohttp import BodyPartReader, WSMsgType, web
 BOT_ID = 900000000000000001
 GUILD_ID = 900000000000000002
 CHANNEL_ID = 900000000000000003
+OWNER_ID = 900000000000000004
 TOKEN = "a-bot-token"
 V2 = 1 << 15
 UPLOAD_LIMIT = 10 * 1024 * 1024
@@ -68,8 +69,11 @@ class DiscordServer:
         self.identified: list[dict[str, Any]] = []
         self.connected = asyncio.Event()
         self.on_message: Callable[[Message], None] = lambda _message: None
+        self.acknowledged: dict[int, float] = {}  # interaction id: time.perf_counter() at its first answer
+        self.follow_ups: list[dict[str, Any]] = []
         self._ids = _snowflakes()
         self._windows: dict[str, tuple[float, int]] = {}
+        self._sequence = 1
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -101,6 +105,7 @@ class DiscordServer:
                 web.get(f"{base}/applications/@me", self._application),
                 web.put(f"{base}/applications/{{id}}/commands", self._put_commands),
                 web.get(f"{base}/gateway/bot", self._gateway_address),
+                web.post(f"{base}/users/@me/channels", self._open_dm),
                 web.post(f"{base}/channels/{{channel}}/messages", self._create),
                 web.get(f"{base}/channels/{{channel}}/messages", self._history),
                 web.get(f"{base}/channels/{{channel}}/messages/{{message}}", self._get),
@@ -109,6 +114,8 @@ class DiscordServer:
                 web.put(
                     f"{base}/channels/{{channel}}/messages/{{message}}/reactions/{{emoji}}/@me", self._react
                 ),
+                web.post(f"{base}/interactions/{{id}}/{{token}}/callback", self._callback),
+                web.post(f"{base}/webhooks/{{id}}/{{token}}", self._follow_up),
                 web.get("/attachments/{id}/{name}", self._file),
                 web.get("/gateway/", self._gateway),
             ]
@@ -133,7 +140,12 @@ class DiscordServer:
     async def _misbehave(self, request: web.Request, handler: Any) -> web.StreamResponse:
         route = re.sub(r"\d{6,}", "…", request.path.removeprefix("/api/v10"))
         self.calls[f"{request.method} {route}"] += 1
-        if request.path.startswith("/api/") and request.headers.get("Authorization") != f"Bot {self.token}":
+        by_token = request.path.startswith(("/api/v10/interactions/", "/api/v10/webhooks/"))
+        if (
+            not by_token
+            and request.path.startswith("/api/")
+            and request.headers.get("Authorization") != f"Bot {self.token}"
+        ):
             return _refusal(401, 0, "401: Unauthorized")
         fault = next((f for f in self.faults if f.method == request.method and f.path in request.path), None)
         if fault is None:
@@ -194,10 +206,15 @@ class DiscordServer:
             "bot_require_code_grant": False,
             "verify_key": "",
             "flags": 0,
-            "owner": _user(),
+            "owner": {**_user(), "id": str(OWNER_ID), "username": "owner", "bot": False},
             "team": None,
         }
         return _json(application)
+
+    async def _open_dm(self, request: web.Request) -> web.Response:
+        """A direct message channel with one person; here it has that person's id."""
+        recipient = str((await request.json())["recipient_id"])
+        return _json({"id": recipient, "type": 1, "recipients": [{**_user(), "id": recipient, "bot": False}]})
 
     async def _put_commands(self, request: web.Request) -> web.Response:
         self.commands = await request.json()
@@ -236,6 +253,43 @@ class DiscordServer:
                 self.connected.set()
         self._sockets.discard(socket)
         return socket
+
+    async def dispatch(self, event: str, data: dict[str, Any]) -> None:
+        """Send an event to all gateway connections."""
+        self._sequence += 1
+        for socket in list(self._sockets):
+            await socket.send_json({"op": 0, "t": event, "s": self._sequence, "d": data})
+
+    async def _callback(self, request: web.Request) -> web.Response:
+        interaction_id = int(request.match_info["id"])
+        if interaction_id in self.acknowledged:
+            return _refusal(400, 40060, "Interaction has already been acknowledged.")
+        self.acknowledged[interaction_id] = time.perf_counter()
+        return _json({"interaction": {"id": str(interaction_id), "type": 2}})
+
+    async def _follow_up(self, request: web.Request) -> web.Response:
+        body, _ = await _read_body(request)
+        self.follow_ups.append(body)
+        return _json(
+            {
+                "id": str(next(self._ids)),
+                "channel_id": str(CHANNEL_ID),
+                "author": _user(),
+                "content": body.get("content") or "",
+                "components": [],
+                "attachments": [],
+                "embeds": [],
+                "mentions": [],
+                "mention_roles": [],
+                "mention_everyone": False,
+                "pinned": False,
+                "tts": False,
+                "type": 0,
+                "flags": body.get("flags", 0),
+                "timestamp": "2026-01-01T00:00:00+00:00",
+                "edited_timestamp": None,
+            }
+        )
 
     async def _create(self, request: web.Request) -> web.Response:
         body, files = await _read_body(request)

@@ -50,6 +50,7 @@ CREATE_FAULTS = {
     "redirect": "302 to another path",
     "echo_key": "401 whose text repeats the key that was sent",
     "huge": "200 with a body of many megabytes",
+    "moderated": "400 whose text names the moderation",
 }
 POLL_FAULTS = {
     "html": "200 with a page of the site",
@@ -57,6 +58,8 @@ POLL_FAULTS = {
     "never": "no answer ever comes",
     "unknown_word": "a status word that is not documented",
     "no_link": "success, but the link is not there yet",
+    "waits": "it waits for its turn",
+    "cancelled": "somebody cancelled it",
 }
 CLIP_FAULTS = {
     "html": "200, text/html",
@@ -196,6 +199,8 @@ class MakevidServer:
                 return web.json_response({"code": 1002, "message": text}, status=401)
             case "huge":
                 return web.json_response({"padding": "x" * (8 * 1024 * 1024)})
+            case "moderated":
+                return self._refusal(family, 400, 1301, "Failure to pass the risk control system")
         number = len(self.tasks) + 1
         task = Task(id=self.ids.format(n=number), family=family, body=body)
         self.tasks[task.id] = task
@@ -247,8 +252,8 @@ class MakevidServer:
         if task is None or (family != "kling" and task.family != family):
             return self._refusal(family, 404, 1201, "task not found")
         task.polls += 1
-        if fault == "unknown_word":
-            return web.json_response(RESULTS[task.family](task, "reticulating", None, ""))
+        if fault in ODD_WORDS:
+            return web.json_response(RESULTS[task.family](task, ODD_WORDS[fault][task.family], None, ""))
         running, done, failed = WORDS[task.family]
         if task.polls <= self.polls_until_done:
             return web.json_response(RESULTS[task.family](task, running, None, ""))
@@ -388,6 +393,12 @@ WORDS = {  # running, done, failed
     TEXT: ("processing", "succeed", "failed"),
     LUMA: ("processing", "completed", "failed"),
     RUNWAY: ("RUNNING", "SUCCEEDED", "FAILED"),
+}
+
+ODD_WORDS: dict[str | None, dict[str, str]] = {
+    "unknown_word": dict.fromkeys(WORDS, "reticulating"),
+    "waits": {IMAGE: "submitted", TEXT: "submitted", LUMA: "pending", RUNWAY: "THROTTLED"},
+    "cancelled": {IMAGE: "cancelled", TEXT: "cancelled", LUMA: "cancelled", RUNWAY: "CANCELLED"},
 }
 
 
@@ -546,9 +557,25 @@ def _picture(value: Any) -> None:
 
 
 def _camera(value: Any) -> None:
-    if type(value) is not dict or type(value.get("type")) is not str:
-        raise Invalid("must be an object with a type")
+    """A type of five; for `simple` six numbers in [-10, 10] of which one is not 0, else no config."""
+    if type(value) is not dict or value.keys() - {"type", "config"}:
+        raise Invalid("must be an object with a type and a config")
+    _one_of(*CAMERA_TYPES)(value.get("type"))
+    if value["type"] != "simple":
+        if "config" in value:
+            raise Invalid("config: only with type simple")
+        return
+    config = value.get("config")
+    if type(config) is not dict or config.keys() - set(CAMERA_AXES):
+        raise Invalid(f"config: must be an object of {CAMERA_AXES}")
+    if any(type(amount) not in (int, float) or not -10 <= amount <= 10 for amount in config.values()):
+        raise Invalid("config: must be numbers in the range [-10, 10]")
+    if len([amount for amount in config.values() if amount]) != 1:
+        raise Invalid("config: exactly one must not be 0")
 
+
+CAMERA_TYPES = ("simple", "down_back", "forward_up", "right_turn_forward", "left_turn_forward")
+CAMERA_AXES = ("horizontal", "vertical", "pan", "tilt", "roll", "zoom")
 
 KLING_RULES = {
     "negative_prompt": Rule(_short_text),

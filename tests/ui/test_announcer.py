@@ -256,9 +256,50 @@ async def test_the_picture_out_of_reach_at_the_submit(town: Town) -> None:
 # Discord will not have it
 
 
+def closed(town: Town) -> None:
+    """The asker takes no direct messages from the bot."""
+    town.env.inject_error("POST", "/users/@me/channels", status=403, code=50007, times=None)
+
+
+async def test_what_the_channel_does_not_take_goes_to_its_asker(town: Town) -> None:
+    """In a direct message that says why, once; nothing is charged twice, and nothing is left on the disk."""
+    job = await rendering(town)
+    town.forbid("send_messages")
+
+    await town.work_until_done()
+
+    ended = await town.job()
+    assert (ended.state, ended.charge) == (State.DELIVERED, Charge.CHARGED)
+    assert ended.post_channel_id not in (None, town.channel.id)
+    message = await town.animatic.bot.get_partial_messageable(ended.posted_in).fetch_message(
+        ended.post_id or 0
+    )
+    clip = clip_in(message)
+    assert clip
+    assert town.file(clip) == small_clip()
+    assert f"not in <#{town.channel.id}>: I am no longer allowed to post files here." in text_of(message)
+    assert not kept(town, job).exists()
+    assert len(town.makevid.creates) == 1
+
+
+async def test_a_direct_message_is_not_sent_twice(town: Town) -> None:
+    """The process died after it was sent: it is found there."""
+    job = await rendering(town)
+    town.forbid("send_messages")
+    await town.work_until_done()
+    first = await town.job()
+
+    channel_id, post_id = await town.animatic.engine._announcer.post_privately(
+        job, kept(town, job), Cause.NO_PERMISSION
+    )
+
+    assert (channel_id, post_id) == (first.post_channel_id, first.post_id)
+
+
 async def test_the_channel_is_gone(town: Town) -> None:
     """Nobody can be told there; the books say it, and the clip is kept."""
     job = await rendering(town)
+    closed(town)
     town.env.backend.delete_channel(town.channel.id)
     await town.env.settle()
 
@@ -289,6 +330,7 @@ async def test_the_channel_is_gone_before_the_submit(town: Town) -> None:
 async def test_a_permission_was_lost(town: Town) -> None:
     """The card, whose edit needs none, tells what happened and what it cost."""
     job = await rendering(town)
+    closed(town)
     town.forbid("send_messages")
 
     await town.work_until_done()
@@ -314,6 +356,7 @@ async def test_a_permission_was_lost(town: Town) -> None:
 async def test_what_no_repeat_can_mend(town: Town, status: int, code: int, cause: Cause) -> None:
     """Discord's own codes for it: one attempt, and the card says which it was."""
     await rendering(town)
+    closed(town)
     before = len(town.sent("POST", posting(town)))
     town.env.inject_error("POST", posting(town), status=status, code=code, times=None)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
-from bot.jobs.machine import Charge, Job, State
+from bot.jobs.machine import Charge, Job, Lineage, State
 from bot.ui import cards
 from tests.jobs.test_machine import NOW, a_job
 from tests.jobs.world import make_menu
@@ -125,14 +125,32 @@ def test_a_post_plays_in_place_and_says_where_it_came_from() -> None:
     assert "“waves”" in shown
     assert "took 1 min 32 s" in shown
     assert "Made by AI" in shown
-    assert labels(view) == ["Again", "Delete"]
+    assert labels(view) == ["Again", "Remix", "Other model", "Continue", "Delete"]
 
 
 def test_buttons_carry_their_job() -> None:
     """`job:<id>:<verb>` is all a press needs."""
     ids = [part["custom_id"] for part in parts(a_post(a_job(State.POSTING))) if part["type"] == 2]
 
-    assert ids == ["job:abc:again", "job:abc:delete"]
+    assert ids == [f"job:abc:{verb}" for verb in ("again", "remix", "model", "continue", "delete")]
+
+
+def test_with_one_model_there_is_no_other() -> None:
+    """A button that can only refuse is not shown."""
+    menu = replace(MENU, models={"kling": MENU.models["kling"]})
+    view = cards.post(a_job(State.POSTING), menu, "a.mp4", seconds_taken=92, emoji="🔁")
+
+    assert labels(view) == ["Again", "Remix", "Continue", "Delete"]
+
+
+@pytest.mark.parametrize("lineage", Lineage)
+def test_a_post_says_how_it_came_to_be(lineage: Lineage) -> None:
+    """Another take, a remix, another model, what comes next."""
+    first = a_post(a_job(State.POSTING))
+    derived = a_post(replace(a_job(State.POSTING), parent_id="def", lineage=lineage))
+
+    assert texts(first).splitlines()[0] != texts(derived).splitlines()[0]
+    assert texts(derived).startswith("<@2>, here ")
 
 
 @given(st.text(max_size=6000), st.booleans())

@@ -11,6 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("camera", sa.String(24)))
+    op.add_column("jobs", sa.Column("post_channel_id", sa.BigInteger))
     for name in ("loop", "sound"):
         op.add_column("jobs", sa.Column(name, sa.Boolean, nullable=False, server_default=sa.false()))
     left = sa.text("state = 'delivered' AND card_id IS NOT NULL")

@@ -1,0 +1,135 @@
+"""How much may be spent, by whom, and in which stretch of time. Pure; knows nobody but the Refusal it raises.
+
+A budget is looked at in the transaction that reserves the price, against what is reserved and not given
+back since the stretch began. Days and months are those of UTC.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from bot.errors import Refusal
+
+ALERTS = (50, 80, 100)  # per cent of a budget
+
+
+class Scope(StrEnum):
+    """Whose spending is counted: of one member or channel in one server, of one server, or of them all."""
+
+    MEMBER = "member"
+    CHANNEL = "channel"
+    SERVER = "server"
+    ALL = "all"
+
+
+class Stretch(StrEnum):
+    DAY = "day"
+    MONTH = "month"
+
+    def began(self, now: datetime) -> datetime:
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight if self is Stretch.DAY else midnight.replace(day=1)
+
+    def ends(self, now: datetime) -> datetime:
+        began = self.began(now)
+        if self is Stretch.DAY:
+            return began + timedelta(days=1)
+        return (began + timedelta(days=32)).replace(day=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """At most so many clips, so many cents, or both, in each stretch of time. None: no limit of that kind."""
+
+    scope: Scope
+    stretch: Stretch
+    clips: int | None = None
+    cents: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What is reserved or charged, and not given back."""
+
+    clips: int = 0
+    cents: int = 0
+
+    def more(self, cents: int) -> "Spent":
+        return Spent(clips=self.clips + 1, cents=self.cents + cents)
+
+    def share(self, budget: Budget) -> float:
+        """Of the budget's nearest limit, in per cent."""
+        shares = [
+            100 * used / limit if limit else 100.0
+            for used, limit in ((self.clips, budget.clips), (self.cents, budget.cents))
+            if limit is not None
+        ]
+        return max(shares, default=0.0)
+
+
+def admit(budget: Budget, spent: Spent, price_cents: int, *, now: datetime, currency: str) -> None:
+    """Raises Refusal when one more clip at this price would go over the budget."""
+    after = spent.more(price_cents)
+    again = f"<t:{int(budget.stretch.ends(now).timestamp())}:R>"
+    free = "Nothing was charged."
+    if budget.clips is not None and after.clips > budget.clips:
+        clips = "clip" if budget.clips == 1 else "clips"
+        raise Refusal(
+            f"{_WHOSE[budget.scope]} may have {budget.clips} {clips} a {budget.stretch}, and that many were made "
+            f"or are under way. There is room again {again}. {free}"
+        )
+    if budget.cents is not None and price_cents and after.cents > budget.cents:
+        if budget.scope is Scope.ALL:  # what one server spends is not the others' business
+            raise Refusal(
+                f"This bot's budget for this {budget.stretch} is used up. It starts anew {again}. {free}"
+            )
+        left = max(budget.cents - spent.cents, 0)
+        raise Refusal(
+            f"This clip costs {_money(price_cents, currency)}, and {_LEFT[budget.scope]} budget for this "
+            f"{budget.stretch} has {_money(left, currency)} left of {_money(budget.cents, currency)}. "
+            f"It starts anew {again}. {free}"
+        )
+
+
+def crossed(budget: Budget, before: Spent, after: Spent) -> int | None:
+    """The highest mark of ALERTS that this step has reached or passed, None for none."""
+    marks = [mark for mark in ALERTS if before.share(budget) < mark <= after.share(budget)]
+    return max(marks, default=None)
+
+
+def strictest(budgets: Iterable[Budget]) -> list[Budget]:
+    """One for each scope and stretch: the lowest of each limit."""
+    found: dict[tuple[Scope, Stretch], Budget] = {}
+    for budget in budgets:
+        key = (budget.scope, budget.stretch)
+        other = found.get(key, budget)
+        found[key] = Budget(
+            scope=budget.scope,
+            stretch=budget.stretch,
+            clips=_least(budget.clips, other.clips),
+            cents=_least(budget.cents, other.cents),
+        )
+    return [budget for budget in found.values() if budget.clips is not None or budget.cents is not None]
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    known = [limit for limit in (one, other) if limit is not None]
+    return min(known, default=None)
+
+
+def _money(cents: int, currency: str) -> str:
+    return f"{currency}{cents / 100:,.2f}"
+
+
+_WHOSE = {
+    Scope.MEMBER: "You",
+    Scope.CHANNEL: "This channel",
+    Scope.SERVER: "This server",
+    Scope.ALL: "This bot",
+}
+_LEFT = {
+    Scope.MEMBER: "your",
+    Scope.CHANNEL: "this channel's",
+    Scope.SERVER: "this server's",
+}

@@ -1,0 +1,69 @@
+"""What many ask for at the same moment is done in one go: one transaction costs little more than one row of it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Together(Generic[Item, Answer]):
+    """Gathers items while `work` is busy, and gives it all that wait, at most `most`, the next time.
+
+    `work` takes items in the order they were asked and returns as many answers; one that is an exception is
+    raised to its caller alone. Nobody gets an answer before `work` has returned. One `work` at a time.
+    """
+
+    def __init__(
+        self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | Exception]]], *, most: int
+    ) -> None:
+        self._work = work
+        self._most = most
+        self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, item: Item) -> Answer:
+        """The answer for this item. A caller that is cancelled before its turn asked nothing."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), context=Context())  # nobody's log fields
+        return await answer
+
+    async def close(self) -> None:
+        """Give up what is under way; nobody is waiting any more, or will get no answer."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        some: list[tuple[Item, asyncio.Future[Answer]]] = []
+        try:
+            while self._waiting:
+                some = []
+                while self._waiting and len(some) < self._most:
+                    item, answer = self._waiting.popleft()
+                    if not answer.done():
+                        some.append((item, answer))
+                if some:
+                    await self._answer(some)
+        finally:
+            for _, answer in (*some, *self._waiting):  # only when this task was cancelled
+                answer.cancel()
+
+    async def _answer(self, some: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        answers: Sequence[Answer | Exception]
+        try:
+            answers = await self._work([item for item, _ in some])
+        except Exception as error:  # noqa: BLE001 - it is raised to all who asked
+            answers = [error] * len(some)
+        for (_, waiting), answer in zip(some, answers, strict=True):
+            if waiting.done():
+                continue
+            if isinstance(answer, Exception):
+                waiting.set_exception(answer)
+            else:
+                waiting.set_result(answer)

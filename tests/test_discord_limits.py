@@ -1,0 +1,384 @@
+"""Everything that Discord counts, against Discord's numbers: commands, cards, posts, menus, modals.
+
+The numbers are those of Discord's documentation (interactions/application-commands, components/reference,
+resources/message), and two that are known from its tracker: discord-api-docs PR#8562 and #8554.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simcord.components import COMPONENTS_V2_FLAG, validate_components, validate_modal
+
+from bot.config import ModelSettings
+from bot.errors import Cause, Refusal
+from bot.jobs.announcing import Waiting
+from bot.jobs.desk import Ask, asked, possible
+from bot.jobs.health import Trouble
+from bot.jobs.machine import Charge, Job, Lineage, State
+from bot.jobs.models import Menu, Model
+from bot.providers.base import Capabilities
+from bot.ui import cards, catalogue, forms
+from bot.ui.controls import LABELS, JobButton, ModelSelect, form_ask
+from bot.ui.sources import MOST_PICTURES, Source
+from cogs.animate import FORM, animate_command
+from tests.cogs import conftest
+from tests.cogs.conftest import MODELS, Town
+from tests.jobs.test_machine import a_job
+
+town = conftest.town
+
+SLASH_COMMANDS, USER_COMMANDS, MESSAGE_COMMANDS = 100, 15, 15
+COMMAND_NAME = re.compile(r"[-_'a-z0-9]{1,32}")  # of slash commands, in our alphabet
+MENU_NAME = 32
+DESCRIPTION = 100
+OPTIONS, CHOICES = 25, 25
+WHOLE_COMMAND = 8000
+CUSTOM_ID = 100
+BUTTON_LABEL, PHONE_LABEL = 80, 38
+SELECT_OPTIONS, OPTION_TEXT, PLACEHOLDER, INPUT_PLACEHOLDER = 25, 100, 150, 100
+ROW = 5
+COMPONENTS = 40
+TEXTS, TEXT_BYTES, ALT = 4000, 10_000, 1024
+GALLERY = 10
+MODAL_TITLE, MODAL_QUESTIONS, QUESTION, QUESTION_MORE, TYPED = 45, 5, 45, 100, 4000
+CONTENT = 2000
+NONCE = 25
+ID = "a" * 20  # the longest that the tables hold
+USER = 2**63 - 1  # the largest snowflake: 19 digits
+
+BUTTON, SELECT, INPUT, TEXT, THUMBNAIL, ROW_TYPE, LABEL = 2, 3, 4, 10, 11, 1, 18
+
+
+# A menu as large and as wordy as a configuration can make it
+
+
+def wordy_menu(count: int = 40) -> Menu:
+    """Models with the longest labels a config takes, and more of everything than a select holds."""
+    longest = next(
+        m.max_length for m in ModelSettings.model_fields["label"].metadata if hasattr(m, "max_length")
+    )
+    can = Capabilities(
+        seconds=tuple(range(1, 61)),
+        qualities=tuple(f"quality-{number:0>8}" for number in range(30)),
+        ratios=tuple(f"{number}:1" for number in range(1, 31)),
+        shapes=tuple(f"1:{number}" for number in range(1, 31)),
+        cameras=tuple(f"camera-{number}" for number in range(30)),
+        prompt_length=6000,
+        negative_prompt=1000,
+        strength=(0.0, 1.0),
+        loop=True,
+        sound=True,
+        end_picture=True,
+        text_only=True,
+        credit="Made with " + "x" * 80,
+    )
+    names = [f"{'m' * 28}{number:0>4}" for number in range(count)]
+    models = {
+        name: Model(
+            name=name,
+            label=("Ж" * longest)[: longest - 4] + name[-4:],
+            route="makevid",
+            variant=name,
+            can=can if number % 2 else replace(can, seconds=(5,), qualities=(), shapes=()),
+            price_cents=lambda _seconds, _quality, _sound: 123_456_789,
+        )
+        for number, name in enumerate(names)
+    }
+    return Menu(models=models, default=names[-1], currency="Currency")
+
+
+def wordy_job(state: State, **changes: Any) -> Job:
+    """A job of that menu with everything set to its longest."""
+    return replace(
+        a_job(state),
+        id=ID,
+        asker_id=USER,
+        model=wordy_menu().default,
+        prompt="Ж@`" * 2000,
+        negative_prompt="Ж" * 1000,
+        seconds=60,
+        quality="quality-00000001",
+        ratio="1:2",
+        camera="camera-1",
+        loop=True,
+        sound=True,
+        picture_file="picture.png",
+        end_picture_file="end-picture.png",
+        price_cents=123_456_789,
+        **changes,
+    )
+
+
+def walk(payload: Any) -> Iterator[dict[str, Any]]:
+    """Every component in a payload, nested ones included."""
+    if isinstance(payload, list):
+        for part in payload:
+            yield from walk(part)
+    elif isinstance(payload, dict):
+        if "type" in payload:
+            yield payload
+        for key in ("components", "accessory", "component"):
+            yield from walk(payload.get(key))
+
+
+def check_controls(parts: list[dict[str, Any]]) -> None:
+    """Buttons, selects and text inputs, wherever they stand."""
+    ids = [part["custom_id"] for part in parts if "custom_id" in part]
+    assert len(ids) == len(set(ids))
+    assert all(1 <= len(custom_id) <= CUSTOM_ID for custom_id in ids)
+    for part in parts:
+        if part["type"] == ROW_TYPE:
+            assert 1 <= len(part["components"]) <= ROW
+        elif part["type"] == BUTTON:
+            assert 1 <= len(part["label"]) <= PHONE_LABEL <= BUTTON_LABEL
+        elif part["type"] == SELECT:
+            options = part["options"]
+            assert 1 <= len(options) <= SELECT_OPTIONS
+            assert len({option["value"] for option in options}) == len(options)
+            assert sum(option.get("default", False) for option in options) <= part.get("max_values", 1)
+            assert len(part.get("placeholder") or "") <= PLACEHOLDER
+            for option in options:
+                assert 1 <= len(option["label"]) <= OPTION_TEXT
+                assert 1 <= len(option["value"]) <= OPTION_TEXT
+                assert len(option.get("description") or "") <= OPTION_TEXT
+        elif part["type"] == INPUT:
+            assert 1 <= part["max_length"] <= TYPED
+            assert len(part.get("value") or "") <= part["max_length"]
+            assert len(part.get("placeholder") or "") <= INPUT_PLACEHOLDER
+
+
+def check_message(components: list[dict[str, Any]]) -> None:
+    """A message of Components V2."""
+    parts = list(walk(components))
+    assert 1 <= len(parts) <= COMPONENTS
+    check_controls(parts)
+    texts = [part["content"] for part in parts if part["type"] == TEXT]
+    media = [part for part in parts if part["type"] == THUMBNAIL]
+    media += [item for part in parts for item in part.get("items", [])]
+    alts = [item.get("description") or "" for item in media]
+    assert all(texts)
+    assert len("".join(texts)) <= TEXTS
+    assert len("".join([*texts, *alts]).encode()) <= TEXT_BYTES
+    assert all(len(alt) <= ALT for alt in alts)
+    assert all(1 <= len(part["items"]) <= GALLERY for part in parts if "items" in part)
+    validate_components(components, flags=COMPONENTS_V2_FLAG)  # and by the rules that simcord has
+
+
+def check_modal(payload: dict[str, Any]) -> None:
+    assert 1 <= len(payload["title"]) <= MODAL_TITLE
+    assert 1 <= len(payload["custom_id"]) <= CUSTOM_ID
+    assert 1 <= len(payload["components"]) <= MODAL_QUESTIONS
+    parts = list(walk(payload["components"]))
+    check_controls(parts)
+    for part in parts:
+        if part["type"] == LABEL:
+            assert 1 <= len(part["label"]) <= QUESTION
+            assert len(part.get("description") or "") <= QUESTION_MORE
+    validate_modal(payload)  # and by the rules that simcord has
+
+
+# Commands
+
+
+def check_command(payload: dict[str, Any]) -> None:
+    """One command as it is sent, with its subcommands and options."""
+    if payload["type"] == 1:
+        assert COMMAND_NAME.fullmatch(payload["name"])
+        assert 1 <= len(payload["description"]) <= DESCRIPTION
+    else:
+        assert 1 <= len(payload["name"]) <= MENU_NAME
+    assert counted(payload) <= WHOLE_COMMAND
+    check_options(payload.get("options", []))
+
+
+def check_options(options: list[dict[str, Any]]) -> None:
+    assert len(options) <= OPTIONS
+    names = [option["name"] for option in options]
+    assert len(names) == len(set(names))
+    required = [bool(option.get("required")) for option in options]
+    assert required == sorted(required, reverse=True), "required options come first"
+    for option in options:
+        assert COMMAND_NAME.fullmatch(option["name"])
+        assert 1 <= len(option["description"]) <= DESCRIPTION
+        choices = option.get("choices") or []
+        assert len(choices) <= CHOICES
+        assert len({choice["name"] for choice in choices}) == len(choices)
+        for choice in choices:
+            assert 1 <= len(choice["name"]) <= OPTION_TEXT
+            assert len(str(choice["value"])) <= OPTION_TEXT
+        check_options(option.get("options") or [])
+
+
+def counted(payload: dict[str, Any]) -> int:
+    """What counts towards a command's 8,000 characters: names, descriptions and values."""
+    own = (
+        len(payload.get("name", ""))
+        + len(payload.get("description", ""))
+        + len(str(payload.get("value", "")))
+    )
+    return own + sum(counted(part) for key in ("options", "choices") for part in payload.get(key) or [])
+
+
+MANY = {
+    f"kling-{n}": ModelSettings(route="makevid", variant="kling", label=f"{n} ".ljust(80, "K"))
+    for n in range(30)
+}
+
+
+@pytest.mark.parametrize("models", [MODELS, MANY, {"sketch": MODELS["sketch"]}], ids=["usual", "many", "one"])
+async def test_the_command_tree(town: Town, models: dict[str, ModelSettings]) -> None:
+    """As the bot registers it, cogs and all, with few models and with many."""
+    await town.restart(models=models)
+    tree = town.animatic.bot.tree
+    payloads = [command.to_dict(tree) for command in tree.get_commands()]
+
+    kinds = [payload["type"] for payload in payloads]
+    assert kinds.count(1) <= SLASH_COMMANDS
+    assert kinds.count(2) <= USER_COMMANDS
+    assert kinds.count(3) <= MESSAGE_COMMANDS
+    assert {payload["name"] for payload in payloads} >= {"animate", "help", catalogue.ANIMATE_MENU}
+    for payload in payloads:
+        check_command(payload)
+        assert payload["contexts"] == [0], "in servers only"
+
+
+async def test_animate_with_a_wordy_config(town: Town) -> None:
+    """Its choices come from the config: forty models with long labels must not break the sync."""
+
+    async def submit(*_args: object) -> None: ...
+
+    check_command(animate_command(wordy_menu(), submit).to_dict(town.animatic.bot.tree))
+
+
+# Messages
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("cause", [None, *Cause])
+def test_every_card(state: State, cause: Cause | None) -> None:
+    """In all states, with every cause, and whatever was charged."""
+    for charge in Charge:
+        job = wordy_job(state, cause=cause, charge=charge, doubted=True)
+        view = cards.card(job, wordy_menu(), Waiting(place=10**6, late=False))
+        check_message(view.to_components())
+
+
+@pytest.mark.parametrize("lineage", [None, *Lineage])
+@pytest.mark.parametrize("pictures", [True, False])
+def test_every_post(lineage: Lineage | None, pictures: bool) -> None:
+    """With an emoji of a server's own, which is the longest kind."""
+    emoji = f"<a:{'e' * 32}:{USER}>"
+    view = cards.post(
+        wordy_job(State.POSTING, lineage=lineage),
+        wordy_menu(),
+        f"animatic-{ID}.mp4",
+        seconds_taken=10**6,
+        emoji=emoji,
+        pictures=pictures,
+    )
+
+    payload = view.to_components()
+    check_message(payload)
+    assert all(len(part["label"]) <= 12 for part in walk(payload) if part["type"] == BUTTON), (
+        "five in a row on a phone"
+    )
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_private_post(cause: Cause) -> None:
+    """What goes to the asker instead."""
+    job = wordy_job(State.POSTING)
+
+    check_message(cards.private_post(job, wordy_menu(), f"animatic-{ID}.mp4", cause).to_components())
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_word_to_the_owner(cause: Cause) -> None:
+    """A plain message."""
+    now = a_job(State.QUEUED).created_at
+
+    assert len(cards.route_in_trouble("r" * 32, Trouble(cause=cause, since=now, until=now))) <= CONTENT
+
+
+def test_nonces() -> None:
+    """Of the card and the post: the job's id and a letter."""
+    assert len(ID) + 1 <= NONCE
+
+
+@pytest.mark.parametrize("verb", LABELS)
+def test_every_button(verb: str) -> None:
+    """With as much in its custom_id as a button may carry, which it understands again."""
+    button = JobButton(ID, verb, USER, USER)
+
+    check_controls([button.item.to_component_dict()])
+    assert button.template.fullmatch(button.custom_id)
+    assert not ModelSelect.__discord_ui_compiled_template__.fullmatch(button.custom_id)
+
+
+@pytest.mark.parametrize("count", [2, 25, 26, 40])
+def test_the_menu_of_models(count: int) -> None:
+    """However many models there are."""
+    menu = wordy_menu(count)
+    select = ModelSelect(ID, forms.model_options(possible(Ask(prompt="waves", has_picture=True), menu), menu))
+
+    check_controls([select.item.to_component_dict()])
+    assert select.template.fullmatch(select.custom_id)
+    assert not JobButton.__discord_ui_compiled_template__.fullmatch(select.custom_id)
+
+
+# Modals
+
+
+@pytest.mark.parametrize("count", [1, 2, 25, 26, 40])
+@pytest.mark.parametrize("kind", forms.TITLES)
+def test_every_modal(kind: str, count: int) -> None:
+    """Filled with the longest there is, of a clip with a picture and of one from words alone."""
+    menu = wordy_menu(count)
+    pictured = wordy_job(State.DELIVERED)
+    plain = replace(pictured, picture_file=None, end_picture_file=None, ratio="3:1")
+    many = [Source(url="https://x", name="п" * 300, width=10**5, height=10**5)] * MOST_PICTURES
+
+    for job in (pictured, plain):
+        ask = form_ask(job, kind) if kind != "animate" else Ask(prompt="", has_picture=True)
+        for pictures in ([], many[:1], many):
+            form = forms.form(f"job:{ID}:{kind}", kind, ask, menu, pictures=pictures)
+            check_modal(form.to_dict())
+
+
+def test_a_prompt_given_back() -> None:
+    """As much of it as a message holds."""
+    refusal = forms.refused(Refusal("x" * 300), "```Ж" * 1000)
+
+    assert len(str(refusal)) <= CONTENT
+    assert str(refusal).endswith("…\n```")
+
+
+def test_the_modal_of_a_menu_knows_its_name() -> None:
+    """An interaction's id fits behind it."""
+    assert len(f"{FORM}{USER}") <= CUSTOM_ID
+
+
+def test_the_meant_model_is_offered_among_many() -> None:
+    """Also where there are more models than a select holds."""
+    menu = wordy_menu(40)
+
+    form = forms.form("job:a:remix", "remix", asked(wordy_job(State.DELIVERED)), menu).to_dict()
+
+    [model] = [part for part in walk(form["components"]) if part.get("custom_id") == "model"]
+    assert [option["value"] for option in model["options"] if option.get("default")] == [menu.default]
+
+
+# Sentences
+
+
+def test_no_sentence_of_a_cog() -> None:
+    """What members read stands in one place a family: see `bot.ui.catalogue`. A cog only chooses."""
+    sentence = re.compile(r"\"[^\"\n]*[a-z]+ [a-z]+ [^\"\n]*[.?!]\"")
+    for cog in ("animate", "requeue"):
+        source = Path(f"cogs/{cog}.py").read_text(encoding="utf-8")
+        without_docstrings = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
+        assert sentence.findall(without_docstrings) == []
