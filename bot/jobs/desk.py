@@ -475,6 +475,7 @@ class Desk:
         """
         rules = await self.requeue_rules(who.guild_id)
         rules.admit_person(who.roles, moderator=who.moderator)
+        await self.require_consent_for(who, parent)
         plan = self.plan(asked(parent))
         load = await self._store.load(who.id, clip=parent.id, now=self._now())
         self._admit(load)
@@ -500,8 +501,7 @@ class Desk:
     async def _derive(self, who: Who, plan: Plan, parent: Job, lineage: Lineage) -> Job:
         """The one way from a posted clip to a new job: look at the limits, fetch the pictures, request."""
         await self.admit(who)
-        if parent.picture_file:
-            await self.require_consent(who, parent.picture_by or parent.asker_id)
+        await self.require_consent_for(who, parent)
         rules = picture_rules(plan, who)
         try:
             if lineage is Lineage.CONTINUE:
@@ -538,6 +538,11 @@ class Desk:
         """Raises Refusal when the author of a picture does not want others to animate it."""
         if author_id != who.id and await self._members.withholds_pictures(author_id):
             raise Refusal(f"<@{author_id}> does not want others to animate their pictures. {FREE}")
+
+    async def require_consent_for(self, who: Who, parent: Job) -> None:
+        """The same, for what is to come from this clip: as the author of its picture wishes."""
+        if parent.picture_file:
+            await self.require_consent(who, parent.picture_by or parent.asker_id)
 
     async def cancel(self, who: Who, job_id: str) -> Job:
         """Call a job off before it is paid: for its asker and for moderators. Raises Refusal."""

@@ -85,7 +85,9 @@ class JobButton(
     async def _open_form(self, interaction: "discord.Interaction[AnimaticBot]", kind: str) -> None:
         answer.require_permissions(interaction)
         desk = interaction.client.desk
-        ask = form_ask(await desk.job(self.job_id), kind)
+        job = await desk.job(self.job_id)
+        await desk.require_consent_for(who(interaction), job)
+        ask = form_ask(job, kind)
         form = forms.form(f"job:{self.job_id}:{kind}", kind, ask, desk.in_reach())
         await interaction.response.send_modal(form)
 
@@ -93,6 +95,7 @@ class JobButton(
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         job = await desk.job(self.job_id)
+        await desk.require_consent_for(who(interaction), job)
         plans = [plan for plan in possible(asked(job), desk.in_reach()) if plan.model.name != job.model]
         if not plans:
             raise answer.no_other_model(job, desk.menu)

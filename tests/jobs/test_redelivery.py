@@ -183,11 +183,11 @@ async def test_a_second_take_is_in_the_queue(world: World) -> None:
     await work(world)
     for door in (world.announcer.on_post, world.announcer.on_private):
         door.append(CannotPost(Cause.NO_PERMISSION))
-    job = await world.desk.requeue(ADA, await world.now(parent))
+    job = await world.desk.again(ADA, await world.now(parent))
     await world.engine.run_due()
     await work(world)
     assert (await world.now(job)).state is State.UNDELIVERABLE
-    await world.desk.requeue(ADA, await world.now(parent))
+    await world.desk.again(ADA, await world.now(parent))
 
     with pytest.raises(Refusal, match="another take"):
         await world.desk.redeliver(ADA, job.id)
