@@ -1,7 +1,8 @@
 # make demo   the bot in a simulated Discord in your browser; no account, no bill
 # make test   everything that must pass before a commit
+# make soak   20,000 jobs in virtual hours on both databases; long, and prints a table
 #
-# Both make .venv and install the locked dependencies when needed, and again when a lock changes.
+# All make .venv and install the locked dependencies when needed, and again when a lock changes.
 # `make demo ARGS="--port 8100"` and `make test ARGS="-k config"` pass arguments on.
 
 VENV := .venv
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 UV ?= uv
 ARGS ?=
 
-.PHONY: help demo test lock clean
+.PHONY: help demo test soak lock clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -22,6 +23,9 @@ test: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak $(ARGS)
 
 # `make lock` keeps what is locked where it can; `make lock ARGS=--upgrade` takes the newest of everything.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -12,11 +12,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,21 @@ from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.archive import Archive
-from bot.jobs.desk import Desk
+from bot.jobs.budgets import Budget, Scope
+from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health
 from bot.jobs.limits import Limits, RequeueRules, RulesOf
-from bot.jobs.models import Menu, Model, Way, common
+from bot.jobs.models import Menu, Model, Way, common, listed_cents
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
+from bot.providers.comfyui import ComfyUI
 from bot.providers.http import open_http
 from bot.providers.kling import open_kling
+from bot.providers.luma import Luma, LumaAgents
 from bot.providers.makevid import Makevid
+from bot.providers.runway import Runway
 from bot.providers.sketch import Sketch
 from bot.ui.announcer import DiscordAnnouncer
 
@@ -126,6 +131,8 @@ async def build(
             announcer=announcer,
             wake=engine.wake,
             now=now,
+            budgets=owner_budgets(config),
+            alert=alerts(store, announcer, now),
             requeue_rules=requeue,
         )
         bot.archive = Archive(
@@ -170,6 +177,30 @@ def requeue_rules(config: Config) -> RulesOf:
     return rules_of
 
 
+def owner_budgets(config: Config) -> BudgetsOf:
+    """The budgets of the config, the same for everybody."""
+    limited_by = config.limits.budgets()
+
+    async def budgets_of(_who: Who) -> Sequence[Budget]:
+        return limited_by
+
+    return budgets_of
+
+
+def alerts(store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime]) -> Alert:
+    """Tells the owner, once in a stretch of time, that the bot's budget is spent to a mark."""
+
+    async def alert(guild_id: int | None, budget: Budget, mark: int) -> None:
+        if budget.scope is not Scope.ALL:
+            return
+        key, began = f"alert:{budget.scope}:{budget.stretch}:{mark}", budget.stretch.began(now()).isoformat()
+        if await store.recall(key) != began:
+            await store.remember(key, began)
+            await announcer.tell_owner_of_budget(budget, mark)
+
+    return alert
+
+
 def worker_name() -> str:
     """Of this process, for its row among the workers; at most 40 characters, never used twice."""
     return f"{socket.gethostname()[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -203,6 +234,16 @@ ADAPTERS: dict[str, Callable[[Any, Parts], Provider]] = {
     "kling": lambda settings, parts: open_kling(
         http=parts.http, settings=settings, allow_private_addresses=parts.private
     ),
+    "luma": lambda settings, parts: Luma(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "luma_agents": lambda settings, parts: LumaAgents(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "runway": lambda settings, parts: Runway(
+        http=parts.http, settings=settings, allow_private_addresses=parts.private
+    ),
+    "comfyui": lambda settings, parts: ComfyUI(http=parts.http, settings=settings, pool=parts.pool),
     "sketch": lambda _, parts: Sketch(folder=parts.folder / "sketch", pool=parts.pool),
 }
 
@@ -246,13 +287,14 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
                 mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
             except ValueError as error:
                 mistakes.append(f"models.{name}.fallback: {error}")
+        listed = settings.price is None and can.prices and config.money.currency == "$"
         models[name] = Model(
             name=name,
             label=settings.label or name.capitalize(),
             route=settings.route,
             variant=variant,
             can=can,
-            price_cents=settings.price_cents,
+            price_cents=partial(listed_cents, can) if listed else settings.price_cents,
             fallback=fallback,
         )
     if mistakes:

@@ -36,8 +36,12 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from bot.jobs.budgets import Budget, Scope, Stretch, strictest
+from bot.providers.comfyui import ComfyUISettings
 from bot.providers.kling import KlingSettings
+from bot.providers.luma import LumaAgentsSettings, LumaSettings
 from bot.providers.makevid import MakevidSettings
+from bot.providers.runway import RunwaySettings
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch import SketchSettings
 
@@ -128,6 +132,9 @@ ShardIds = Annotated[
 ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
+Money = Annotated[Decimal, BeforeValidator(_rate)]
+
+
 class Section(BaseModel):
     """A table of the file. Unknown keys are mistakes, and no error repeats what was read."""
 
@@ -198,6 +205,10 @@ class RoutesSettings(Section):
 
     makevid: MakevidSettings | None = Field(default=None, description="The makevid.ai gateway")
     kling: KlingSettings | None = Field(default=None, description="Kling's own API")
+    luma: LumaSettings | None = Field(default=None, description="Luma's Dream Machine API")
+    luma_agents: LumaAgentsSettings | None = Field(default=None, description="Luma's Agents API")
+    runway: RunwaySettings | None = Field(default=None, description="Runway's own API")
+    comfyui: ComfyUISettings | None = Field(default=None, description="Models on your own GPU, by ComfyUI")
     sketch: SketchSettings = Field(default=SketchSettings(), description="The built-in route")
 
     @property
@@ -237,9 +248,10 @@ class ModelSettings(Section):
         description="What members read; unset: the name with a capital",
         examples=["Kling"],
     )
-    price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] = Field(
-        default=Decimal(0),
-        description="What one second of clip costs you, in money.currency; or a table of that by quality",
+    price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] | None = Field(
+        default=None,
+        description="What one second of clip costs you, in money.currency; or a table of that by quality. "
+        "Unset: what the vendor's price list says, where there is one and the currency is $",
         examples=[0.07],
     )
     sound_price: Annotated[Decimal, BeforeValidator(_rate)] = Field(
@@ -266,7 +278,7 @@ class ModelSettings(Section):
 
         A quality that the table does not name costs as much as its dearest.
         """
-        rate = self.price
+        rate = Decimal(0) if self.price is None else self.price
         if isinstance(rate, dict):
             rate = rate.get(quality or "", max(rate.values()))
         return math.ceil((rate + (self.sound_price if sound else 0)) * seconds * 100)
@@ -305,6 +317,47 @@ class AnimateSettings(Section):
         default=3, ge=1, description="The greatest number of unfinished clips of one member"
     )
     active_total: int = Field(default=100, ge=1, description="The greatest number of unfinished clips in all")
+
+
+def _amount(what: str) -> Any:
+    return Field(default=None, description=what, examples=[5])
+
+
+class LimitsSettings(Section):
+    """[limits]: what the owner lets be spent. Days and months are those of UTC."""
+
+    member_clips_per_day: Annotated[int, Field(ge=0)] | None = _amount(
+        "Clips of one member in one server, a day"
+    )
+    member_money_per_day: Money | None = _amount("What those may cost, in money.currency")
+    server_money_per_day: Money | None = _amount("What all clips of one server may cost, a day")
+    server_money_per_month: Money | None = _amount("What all clips of one server may cost, a month")
+    total_money_per_day: Money | None = _amount("What all clips of this bot may cost, a day")
+    total_money_per_month: Money | None = _amount("What all clips of this bot may cost, a month")
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """As the desk counts them."""
+
+        def cents(money: Decimal | None) -> int | None:
+            return None if money is None else int(money * 100)
+
+        day, month = Stretch.DAY, Stretch.MONTH
+        return tuple(
+            strictest(
+                [
+                    Budget(
+                        scope=Scope.MEMBER,
+                        stretch=day,
+                        clips=self.member_clips_per_day,
+                        cents=cents(self.member_money_per_day),
+                    ),
+                    Budget(scope=Scope.SERVER, stretch=day, cents=cents(self.server_money_per_day)),
+                    Budget(scope=Scope.SERVER, stretch=month, cents=cents(self.server_money_per_month)),
+                    Budget(scope=Scope.ALL, stretch=day, cents=cents(self.total_money_per_day)),
+                    Budget(scope=Scope.ALL, stretch=month, cents=cents(self.total_money_per_month)),
+                ]
+            )
+        )
 
 
 class EngineSettings(Section):
@@ -386,6 +439,7 @@ class Config(BaseSettings):
     callbacks: CallbacksSettings = CallbacksSettings()
     logging: LoggingSettings = LoggingSettings()
     money: MoneySettings = MoneySettings()
+    limits: LimitsSettings = LimitsSettings()
     engine: EngineSettings = EngineSettings()
     routes: RoutesSettings = RoutesSettings()
     models: dict[ModelName, ModelSettings] = Field(default_factory=_default_models, validate_default=True)
@@ -498,10 +552,10 @@ def _routes_in(routes: object) -> Iterable[tuple[str, RouteSettings]]:
     try:
         return RoutesSettings.model_validate(routes).configured.items()
     except ValidationError:
-        return [(name, settings.model_construct()) for name, settings in _route_kinds().items()]
+        return [(name, settings.model_construct()) for name, settings in route_kinds().items()]
 
 
-def _route_kinds() -> dict[str, type[RouteSettings]]:
+def route_kinds() -> dict[str, type[RouteSettings]]:
     kinds = {name: _table(field.annotation) for name, field in RoutesSettings.model_fields.items()}
     return {name: kind for name, kind in kinds.items() if kind and issubclass(kind, RouteSettings)}
 
@@ -623,6 +677,8 @@ def _lines(details: ErrorDetails, below: tuple[str, ...] = ()) -> list[str]:
     kind, loc, context = details["type"], details["loc"], details.get("ctx", {})
     if kind == "several_mistakes":
         return list(context["lines"])
+    if kind == "default_factory_not_called":  # which depends on what another line is about
+        return []
     names = (*below, *(str(part) for part in loc if not isinstance(part, int)))
     if names[-1] == "[key]":
         return [f"{'.'.join(names[:-1])}: {context['error']}"]
@@ -652,7 +708,7 @@ def _several(mistakes: list[str]) -> PydanticCustomError:
 def _how_to(route: str) -> str:
     if RoutesSettings.model_fields[route].default is not None:
         return f"set routes.{route}.enabled = true"
-    if "api_key" not in _route_kinds()[route].model_fields:
+    if "api_key" not in route_kinds()[route].model_fields:
         return f"add [routes.{route}]"
     return f'add [routes.{route}] with api_key = "…", or set {_variable(["routes", route, "api_key"])}'
 

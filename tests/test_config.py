@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tomllib
 from decimal import Decimal
 from pathlib import Path
@@ -524,7 +525,8 @@ def test_the_example_as_it_stands_is_the_default() -> None:
 
 
 def test_the_example_is_valid_without_its_comment_signs() -> None:
-    """Every line of the example can be used as it is."""
+    """Every line of the example can be used as it is, once the workflow that it names is there."""
+    shutil.copy(EXAMPLE.parent / "docs" / "comfyui-workflow.json", "wan.json")
     config = load(written(uncommented()))
 
     assert list(config.models) == ["kling"]
@@ -535,7 +537,9 @@ def test_the_example_names_every_key_with_its_default() -> None:
     example = tomllib.loads(uncommented())
     for key in keys():
         table = example
-        *above, last = key.name.replace("<name>", "kling").split(".")
+        *above, last = (
+            key.name.replace("workflows.<name>", "workflows.wan").replace("<name>", "kling").split(".")
+        )
         for name in above:
             table = table[name]
         assert last in table, key.name

@@ -1,33 +1,46 @@
-"""The README tells the truth about settings and commands."""
+"""The README and the pages beside it tell the truth about settings, commands and routes."""
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from bot.cli import app
+from bot.config import RoutesSettings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_settings_is_the_code_s() -> None:
-    """Made by scripts/config_table.py: run it when a key changes."""
-    spec = importlib.util.spec_from_file_location("config_table", ROOT / "scripts" / "config_table.py")
+def script(name: str) -> Any:
+    """One of scripts/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec
     assert spec.loader
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    assert script.table() in README
+
+def test_the_table_of_settings_is_the_code_s() -> None:
+    """Made by scripts/config_table.py: run it when a key changes."""
+    assert script("config_table").table() in README
+
+
+def test_the_page_on_routes_is_the_code_s() -> None:
+    """Made by scripts/models_table.py: run it when a model changes. Every route has a section of its own."""
+    page = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+
+    assert script("models_table").updated(page) == page
+    assert [route for route in RoutesSettings.model_fields if f"\n## {route}\n" not in page] == []
 
 
 def test_every_command_line_command_is_listed() -> None:
     """Newcomers look here first."""
-    group = typer.main.get_command(app)
-
-    for name in group.commands:  # type: ignore[attr-defined]
-        assert f"`animatic {name}" in README
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for words in [f"{name} {sub}" for sub in getattr(command, "commands", ())] or [name]:
+            assert f"`animatic {words}" in README
 
 
 def test_its_pictures_are_there() -> None:

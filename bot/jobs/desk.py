@@ -4,18 +4,19 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from math import log
 from typing import TypeVar
 
 import structlog
 
 from bot.errors import Refusal
 from bot.failpoints import reach
+from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.budgets import Budget, Scope
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits, RequeueRules, RulesOf, usual_rules
 from bot.jobs.machine import (
@@ -33,8 +34,9 @@ from bot.jobs.machine import (
 )
 from bot.jobs.members import Members
 from bot.jobs.models import Menu, Model
-from bot.jobs.store import AlreadyThere, Load, Store, new_job_id
-from bot.providers.base import Only, PictureRules
+from bot.jobs.store import AlreadyThere, Store, new_job_id
+from bot.jobs.tally import Load
+from bot.providers.base import Only, Picture, PictureRules, nearest_ratio
 
 logger = structlog.get_logger(__name__)
 
@@ -144,7 +146,7 @@ def adapted(ask: Ask, menu: Menu, *, chosen: Collection[str] = ()) -> Ask:
         "quality": ask.quality in can.qualities,
         "ratio": ask.ratio in ratios,
         "camera": ask.camera in can.cameras,
-        "negative_prompt": len(ask.negative_prompt or "") <= can.negative_prompt,
+        "negative_prompt": _length(ask.negative_prompt or "") <= can.negative_prompt,
         "strength": low <= (ask.strength or 0.0) <= high,
         "loop": can.loop,
         "sound": can.sound,
@@ -181,20 +183,41 @@ def picture_rules(plan: Plan, who: Who) -> PictureRules:
     return replace(rules, max_bytes=min(rules.max_bytes, (who.upload_limit or DEFAULT_UPLOAD_LIMIT) - ROOM))
 
 
-def check(ask: Ask, menu: Menu) -> Plan:
-    """Check an Ask against what its model can do. No I/O. Raises Refusal."""
+def check(ask: Ask, menu: Menu, *, reachable: Callable[[Model], bool] = lambda _model: True) -> Plan:
+    """Check an Ask against what its model can do. No I/O.
+
+    Raises Refusal, which also names those of the other models in reach that can do all of it.
+    """
     model = _model(ask.model, menu)
+    try:
+        return _plan(ask, model)
+    except Refusal as refusal:
+        others = [other for other in menu.models.values() if other is not model and reachable(other)]
+        able = [other.label for other in others if _can(ask, other)]
+        if not able:
+            raise
+        sentence = str(refusal).removesuffix(FREE)
+        raise Refusal(f"{sentence}Or choose another `model`: {_listed(able)} can do this. {FREE}") from None
+
+
+def _can(ask: Ask, model: Model) -> bool:
+    try:
+        _plan(ask, model)
+    except Refusal:
+        return False
+    return True
+
+
+def _plan(ask: Ask, model: Model) -> Plan:
     can, label = model.can, model.label
     prompt = ask.prompt.strip()
-    if len(prompt) > can.prompt_length:
+    if (length := _length(prompt)) > can.prompt_length:
         raise Refusal(
-            f"Your prompt has {len(prompt):,} characters; {label} takes at most {can.prompt_length:,}. "
+            f"Your prompt has {length:,} characters; {label} takes at most {can.prompt_length:,}. "
             f"Please shorten it. {FREE}"
         )
     if ask.has_picture and not can.takes_picture:
-        raise Refusal(
-            f"{label} works from words alone. Leave the picture out, or choose another model. {FREE}"
-        )
+        raise Refusal(f"{label} works from words alone. Leave the picture out. {FREE}")
     if not ask.has_picture:
         if ask.has_end_picture:
             raise Refusal(f"An end picture needs a first picture. Attach one as `picture`. {FREE}")
@@ -207,9 +230,9 @@ def check(ask: Ask, menu: Menu) -> Plan:
     negative = (ask.negative_prompt or "").strip() or None
     if negative and not can.negative_prompt:
         raise Refusal(f"{label} has no negative prompt. Leave `negative` out. {FREE}")
-    if negative and len(negative) > can.negative_prompt:
+    if negative and (length := _length(negative)) > can.negative_prompt:
         raise Refusal(
-            f"Your negative prompt has {len(negative)} characters; {label} takes at most "
+            f"Your negative prompt has {length} characters; {label} takes at most "
             f"{can.negative_prompt}. Please shorten it. {FREE}"
         )
     if ask.strength is not None:
@@ -259,9 +282,9 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
         "quality": quality,
         "end_picture": ask.has_end_picture or None,
         "picture": ask.has_picture or None,
-        "negative_prompt": ask.negative_prompt,
-    }.get(only.option) or getattr(ask, only.option, None)
-    if not wanted or (only.value is not None and wanted != only.value):
+        "negative_prompt": ask.negative_prompt or None,
+    }.get(only.option, getattr(ask, only.option, None))
+    if wanted is None or wanted is False or (only.value is not None and wanted != only.value):
         return
     needs: list[str] = []
     if only.seconds and seconds not in only.seconds:
@@ -275,21 +298,20 @@ def _refuse_alone(only: Only, ask: Ask, label: str, seconds: int, quality: str |
     if needs:
         option = {"negative_prompt": "negative"}.get(only.option, only.option)
         what = f"`{option}`" if only.value is None else f"{option} {only.value}"
-        raise Refusal(f"{label} has {what} only with {' and '.join(needs)}. {FREE}")
+        raise Refusal(f"{label} has {what} only with {_listed(needs)}. {FREE}")
+
+
+def _length(text: str) -> int:
+    """In UTF-16 units, as the strictest of the vendors and Discord itself count: an emoji is two or more."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _either(values: tuple[object, ...]) -> str:
     return " or ".join(str(value) for value in values)
-
-
-def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
-    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
-
-    def apart(ratio: str) -> float:
-        across, down = ratio.split(":")
-        return abs(log(width / height) - log(float(across) / float(down)))
-
-    return min(ratios, key=apart)
 
 
 def _model(name: str | None, menu: Menu) -> Model:
@@ -298,6 +320,20 @@ def _model(name: str | None, menu: Menu) -> Model:
         known = ", ".join(model.label for model in menu.models.values())
         raise Refusal(f"I do not have the model “{name}”. Choose one of: {known}. {FREE}")
     return model
+
+
+# The budgets that a request counts against; who is told when one is spent to so many per cent.
+BudgetsOf = Callable[[Who], Awaitable[Sequence[Budget]]]
+Alert = Callable[[int | None, Budget, int], Awaitable[None]]
+
+
+async def no_budgets(_who: Who) -> Sequence[Budget]:
+    """Nothing is limited."""
+    return ()
+
+
+async def no_alert(_guild_id: int | None, _budget: Budget, _mark: int) -> None:
+    """Nobody is told."""
 
 
 class Desk:
@@ -312,8 +348,12 @@ class Desk:
         wake: Callable[[], None],
         now: Callable[[], datetime],
         requeue_rules: RulesOf = usual_rules,
+        budgets: BudgetsOf = no_budgets,
+        alert: Alert = no_alert,
     ) -> None:
         self.menu = menu
+        self._budgets_of = budgets
+        self._alert = alert
         self._rules_of = requeue_rules
         self._store = store
         self._members = Members(store)
@@ -325,7 +365,7 @@ class Desk:
 
     def plan(self, ask: Ask) -> Plan:
         """Check an Ask against what its model can do, and whether that model is to be reached. No I/O. Raises Refusal."""
-        plan = check(ask, self.menu)
+        plan = check(ask, self.menu, reachable=self._reachable)
         if not self._reachable(plan.model):
             raise Refusal(self._out_of_reach(ask, plan.model))
         return plan
@@ -347,15 +387,13 @@ class Desk:
             if theirs
             else f"{model.label} is not answering"
         )
-        others = []
-        for other in self.menu.models.values():
-            if other.name != model.name and self._reachable(other):
-                with suppress(Refusal):
-                    check(replace(ask, model=other.name), self.menu)
-                    others.append(other.label)
+        others = [
+            other.label
+            for other in self.menu.models.values()
+            if other.name != model.name and self._reachable(other) and _can(ask, other)
+        ]
         if others:
-            named = others[0] if len(others) == 1 else f"{', '.join(others[:-1])} and {others[-1]}"
-            return f"{sentence}. You can have this from {named}: choose another `model`. {FREE}"
+            return f"{sentence}. You can have this from {_listed(others)}: choose another `model`. {FREE}"
         return f"{sentence}. Please try again later. {FREE}"
 
     def now(self) -> datetime:
@@ -387,11 +425,15 @@ class Desk:
         if picture_by is not None and pictures.first:
             await self.require_consent(who, picture_by)
         rules = await self.requeue_rules(who.guild_id)
+        limited_by = await self._budgets_of(who)
+        seen: list[Load] = []
 
         def admit(load: Load) -> None:
             self._admit(load)
             if lineage is Lineage.AGAIN:
                 rules.admit_take(load.takes)
+            self._within(load, plan.price_cents, now)
+            seen.append(load)
 
         draft = Job(
             id=new_job_id(now),
@@ -412,7 +454,7 @@ class Desk:
             negative_prompt=plan.negative_prompt,
             seconds=plan.seconds,
             quality=plan.quality,
-            ratio=_shape(plan, pictures),
+            ratio=shape(plan, pictures.first),
             strength=plan.strength,
             camera=plan.camera,
             loop=plan.loop,
@@ -420,9 +462,10 @@ class Desk:
             picture_file=f"picture.{pictures.first.extension}" if pictures.first else None,
             end_picture_file=f"end-picture.{pictures.last.extension}" if pictures.last else None,
             price_cents=plan.price_cents,
+            reserved_at=now,
         )
         try:
-            draft = await self._store.add(draft, admit)
+            draft = await self._store.add(draft, admit, limited_by)
         except AlreadyThere:
             if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
                 return known
@@ -452,7 +495,20 @@ class Desk:
         assert moved is not None, "a draft has one writer"
         logger.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
         self._wake()
+        await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
+
+    def _within(self, load: Load, price_cents: int, now: datetime) -> None:
+        """Raises Refusal where one more clip at this price goes over a budget."""
+        for budget, spent in load.spent.items():
+            budgets.admit(budget, spent, price_cents, now=now, currency=self.menu.currency)
+
+    async def _tell_of_marks(self, who: Who, load: Load | None, price_cents: int) -> None:
+        """Tell those who mind a budget that half, most or all of it is spent."""
+        for budget, spent in (load.spent if load else {}).items():
+            mark = budgets.crossed(budget, spent, spent.more(price_cents))
+            if mark and budget.scope in (Scope.SERVER, Scope.ALL):
+                await self._alert(who.guild_id, budget, mark)
 
     async def _post_card(self, job: Job, pictures: Pictures) -> int:
         waiting = Waiting(place=await self._store.place(job))
@@ -573,8 +629,15 @@ class Desk:
         self._only_for(who, job, "try this clip again")
         if job.state is not State.UNSURE:
             raise Refusal("There is nothing to try again here any more.")
+        now = self._now()
+
+        def admit(load: Load) -> None:
+            self._within(load, job.price_cents, now)
+
         try:
-            moved = await self._store.advance(job, TriedAgain(), self._now())
+            moved = await self._store.reserve_again(
+                job, TriedAgain(), now, admit, await self._budgets_of(who)
+            )
         except AlreadyThere:
             raise Refusal("You have this clip in the queue once more already.") from None
         if moved is None:
@@ -674,9 +737,9 @@ class Desk:
             raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
 
 
-def _shape(plan: Plan, pictures: Pictures) -> str | None:
+def shape(plan: Plan, first: Picture | None) -> str | None:
     """The clip's ratio: as wished, else the model's nearest to the picture, else the picture's own (None)."""
-    shapes, first = plan.model.can.shapes, pictures.first
+    shapes = plan.model.can.shapes
     if plan.ratio is None and first and first.width and first.height and shapes:
         return nearest_ratio(first.width, first.height, shapes)
     return plan.ratio

@@ -490,7 +490,7 @@ class Engine:
 
     def _other_way(self, job: Job) -> Way | None:
         model = self._menu.models.get(job.model)
-        for way in model.ways if model else ():
+        for way in model.ways if model and not job.tied else ():
             if (
                 way.route != job.route
                 and way.route in self._providers

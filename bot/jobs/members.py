@@ -110,8 +110,10 @@ class Members:
             for member_id, before in (await connection.execute(due.limit(MOST_AT_ONCE))).all():
                 theirs = select(jobs.c.id).where(jobs.c.asker_id == member_id)
                 costs = (ledger.c.asker_id == member_id) & ledger.c.job_id.not_in(theirs)
-                nameless = update(ledger).where(costs, ledger.c.at <= old).values(asker_id=NOBODY)
-                await connection.execute(nameless)
+                # All of a job's rows at once: each member's sums stay right.
+                young = select(ledger.c.job_id).where(ledger.c.asker_id == member_id, ledger.c.at > old)
+                nameless = update(ledger).where(costs, ledger.c.job_id.not_in(young))
+                await connection.execute(nameless.values(asker_id=NOBODY))
                 left = select(ledger.c.id).where(costs).limit(1)
                 waiting = theirs.where(jobs.c.created_at <= before).limit(1)
                 if not any([(await connection.execute(query)).first() for query in (left, waiting)]):

@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from math import ceil
 from typing import Any
 
+from bot.jobs.machine import Job
 from bot.providers.base import Capabilities, PictureRules
 
 
@@ -55,10 +58,28 @@ class Menu:
         model = self.models.get(name)
         return model.can.credit if model else None
 
+    def deadline(self, job: Job) -> timedelta:
+        """The longest that the job's model may render, also for one that is no longer configured."""
+        model = self.models.get(job.model)
+        return (model.can if model else Capabilities(seconds=(job.seconds,))).deadline
+
     def label(self, name: str) -> str:
         """What members read for a model, also for one that is no longer configured."""
         model = self.models.get(name)
         return model.label if model else name.capitalize()
+
+
+def listed_cents(can: Capabilities, seconds: int, quality: str | None, sound: bool) -> int:
+    """What a clip costs by the vendor's price list, in US cents, rounded up; 0 where that is not known."""
+    for price in can.prices:
+        fits = (
+            price.seconds in (None, seconds)
+            and price.quality in (None, quality)
+            and price.sound in (None, sound)
+        )
+        if fits:
+            return ceil((price.a_second * seconds + price.a_clip) * 100)
+    return 0
 
 
 def common(one: Capabilities, other: Capabilities) -> Capabilities:

@@ -9,10 +9,10 @@ import asyncio
 import base64
 import secrets
 import zlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,12 +21,16 @@ import stamina
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
     Subquery,
+    Table,
     bindparam,
+    case,
     delete,
     event,
     func,
@@ -41,9 +45,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs import machine
-from bot.jobs.ledger import entries
-from bot.jobs.machine import OPEN, Begun, Charge, Job, Lineage, Lost, Outcome, Rescued, State
-from bot.jobs.tables import HAS_CARD_LEFT, IS_COUNTED, IS_OPEN, Utc, events, jobs, ledger, notes, workers
+from bot.jobs.budgets import Budget
+from bot.jobs.ledger import Entry, Kind, entries
+from bot.jobs.machine import (
+    OPEN,
+    REQUESTED,
+    Begun,
+    Charge,
+    Job,
+    Lineage,
+    Lost,
+    Outcome,
+    Rescued,
+    State,
+    TriedAgain,
+)
+from bot.jobs.tables import HAS_CARD_LEFT, IS_OPEN, Utc, events, jobs, ledger, metadata, notes, workers
+from bot.jobs.tally import Load, Tally, taken
 from bot.jobs.together import Together
 
 log = structlog.get_logger(__name__)
@@ -55,7 +73,6 @@ RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MOST_AT_ONCE = 100
 MOST_RESCUED = 500
-TAKES_WITHIN = timedelta(days=1)
 MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
@@ -64,8 +81,8 @@ ADMISSION_LOCK = 1
 T = TypeVar("T")
 R = TypeVar("R")
 Move = tuple[Job, Job, Outcome]
-Request = tuple[Job, Callable[["Load"], None]]
-COLUMNS = tuple(field.name for field in fields(Job))
+Request = tuple[Job, Callable[["Load"], None], Collection[Budget]]
+COLUMNS = tuple(column.name for column in fields(Job))
 CHANGING = tuple(name for name in COLUMNS if name not in ("id", "created_at"))
 
 
@@ -82,16 +99,27 @@ class AlreadyThere(Exception):
     """A constraint held: this interaction has its job, or this person has that clip in the queue."""
 
 
+class SchemaDiffers(Exception):
+    """The database was made, or brought up to date, by another version of Animatic."""
+
+
 @dataclass(frozen=True, slots=True)
-class Load:
-    """How many jobs are open, counted in the transaction that would add one more.
+class Event:
+    """One arrow of a job's history, in the words of the database."""
 
-    `takes`: how often the same clip was asked for again within a day, without those that cost nothing.
-    """
+    outcome: str
+    old: str | None
+    new: str
 
-    by_asker: int
-    in_all: int
-    takes: int = 0
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """All that the database has of one job at one moment. `job` is None where its row is missing."""
+
+    job_id: str
+    job: Job | None
+    history: list[Event]
+    money: list[Entry]
 
 
 class Store:
@@ -101,6 +129,8 @@ class Store:
         self._writes = engine
         self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
+        level = {"isolation_level": "REPEATABLE READ"} if self._postgresql else {}
+        self._snapshots = self._reads.execution_options(**level)
         self._database_clock = database_clock and self._postgresql
         self._one_writer = asyncio.Lock()
         self._adds = Together(self._add_all, most=MOST_AT_ONCE)
@@ -112,11 +142,19 @@ class Store:
         for together in (self._adds, self._moves, self._places):
             await together.close()
 
-    async def add(self, job: Job, admit: Callable[[Load], None] = lambda _load: None) -> Job:
-        """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere."""
+    async def add(
+        self,
+        job: Job,
+        admit: Callable[[Load], None] = lambda _load: None,
+        budgets: Collection[Budget] = (),
+    ) -> Job:
+        """Write a new job, unless `admit` raises on seeing the load. Raises AlreadyThere.
+
+        Counted and written as one: of two who ask for the last of a budget, one gets it.
+        """
 
         try:
-            return await self._adds.ask((job, admit))
+            return await self._adds.ask((job, admit, budgets))
         except IntegrityError as error:
             if await self.get(job.id) == job:
                 return job  # our own commit, whose answer was lost on the way
@@ -125,7 +163,7 @@ class Store:
     async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
         """How many jobs count against the limits; with `now`, also the takes of `clip`."""
         async with self._reads.connect() as connection:
-            tally = _Tally(connection)
+            tally = Tally(connection)
             return await tally.load(asker_id, clip=clip, now=now)
 
     async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
@@ -144,6 +182,33 @@ class Store:
         if saved is None and await self.get(job.id) == moved:
             return moved  # our own commit, whose answer was lost on the way
         return saved
+
+    async def reserve_again(
+        self,
+        job: Job,
+        outcome: TriedAgain,
+        now: datetime,
+        admit: Callable[[Load], None],
+        budgets: Collection[Budget],
+    ) -> Job | None:
+        """As `advance`, for a move that reserves the price once more, unless `admit` raises. Raises AlreadyThere."""
+        moved = machine.advance(job, outcome, now)
+
+        async def work(connection: AsyncConnection) -> Job | None:
+            await self._lock(connection, ADMISSION_LOCK)
+            tally = Tally(connection)
+            load = await tally.load(job.asker_id)
+            admit(replace(load, spent=await tally.spent(replace(job, created_at=now), budgets)))
+            row = select(jobs.c.state, jobs.c.version).where(jobs.c.id == job.id).with_for_update()
+            if tuple((await connection.execute(row)).one()) != (job.state, job.version):
+                return None
+            await self._save(connection, [(job, moved, outcome)])
+            return moved
+
+        try:
+            return await self._write(work, seconds=ACCEPT_SECONDS)
+        except IntegrityError as error:
+            raise AlreadyThere(job.id) from error
 
     async def get(self, job_id: str) -> Job | None:
         return await self._one(jobs.c.id == job_id)
@@ -382,6 +447,87 @@ class Store:
             rows = await connection.execute(query.group_by(ledger.c.kind))
             return {kind: int(cents) for kind, cents in rows}
 
+    async def dossiers(self, *, at_once: int = MOST_IN_LIST) -> AsyncIterator[Dossier]:
+        """Every job with all that belongs to it, by id; a few at a time, each few as of one moment.
+
+        What has no row of its own in `jobs` any more is among them.
+        """
+        after: str | None = None
+        while True:
+            async with self._snapshots.connect() as connection:
+                query = select(jobs).order_by(jobs.c.id).limit(at_once)
+                if after is not None:
+                    query = query.where(jobs.c.id > after)
+                found = [job_of(row) for row in (await connection.execute(query)).mappings()]
+                last = found[-1].id if len(found) == at_once else None
+                dossiers = {job.id: Dossier(job.id, job, [], []) for job in found}
+                for row in await connection.execute(_between(events, after, last)):
+                    belonging = dossiers.setdefault(row.job_id, Dossier(row.job_id, None, [], []))
+                    belonging.history.append(Event(row.outcome, row.from_state, row.to_state))
+                for row in await connection.execute(_between(ledger, after, last)):
+                    belonging = dossiers.setdefault(row.job_id, Dossier(row.job_id, None, [], []))
+                    belonging.money.append(Entry(Kind(row.kind), row.cents))
+            for dossier in dossiers.values():
+                yield dossier
+            if last is None:
+                return
+            after = last
+
+    async def shared_posts(self) -> list[tuple[str, int]]:
+        """Jobs that name the same message as their post: each job's id, and the message."""
+        several = (
+            select(jobs.c.post_id)
+            .where(jobs.c.post_id.is_not(None))
+            .group_by(jobs.c.post_id)
+            .having(func.count() > 1)
+        )
+        query = select(jobs.c.id, jobs.c.post_id).where(jobs.c.post_id.in_(several)).order_by(jobs.c.id)
+        async with self._reads.connect() as connection:
+            return [(job_id, post_id) for job_id, post_id in await connection.execute(query)]
+
+    async def reserved_beyond(self) -> dict[int, int]:
+        """Members for whom the ledger holds more, or less (negative), in reserve than their open jobs cost; cents."""
+        cents = case((ledger.c.kind == Kind.RESERVE, ledger.c.cents), else_=-ledger.c.cents)
+        held = select(ledger.c.asker_id, cents.label("cents"))
+        needed = select(jobs.c.asker_id, -jobs.c.price_cents).where(IS_OPEN, jobs.c.charge != Charge.CHARGED)
+        both = held.union_all(needed).subquery()
+        beyond = func.sum(both.c.cents)
+        query = (
+            select(both.c.asker_id, beyond)
+            .group_by(both.c.asker_id)
+            .having(beyond != 0)
+            .order_by(both.c.asker_id)
+        )
+        async with self._reads.connect() as connection:
+            return {asker: int(cents) for asker, cents in await connection.execute(query)}
+
+    async def last_begun(self, route: str) -> datetime | None:
+        """When a paid call to this route was last made ready."""
+        begun = (events.c.outcome == Begun.__name__) & (jobs.c.route == route)
+        query = (
+            select(func.max(events.c.at, type_=Utc())).join(jobs, jobs.c.id == events.c.job_id).where(begun)
+        )
+        async with self._reads.connect() as connection:
+            at: datetime | None = (await connection.execute(query)).scalar_one_or_none()
+            return at
+
+    async def heard_of(self, now: datetime) -> dict[str, timedelta]:
+        """How long ago each worker was last heard of, by the clock that decides who is alive."""
+        async with self._reads.connect() as connection:
+            clock = (
+                (await connection.execute(select(func.now()))).scalar_one() if self._database_clock else now
+            )
+            rows = await connection.execute(select(workers.c.id, workers.c.beat_at))
+            return {worker: clock - beat_at for worker, beat_at in rows}
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows each table has."""
+        async with self._reads.connect() as connection:
+            return {
+                table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+                for table in metadata.sorted_tables
+            }
+
     @asynccontextmanager
     async def listening(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
         """Call `wake` when a process queues or hands back a job, or passes on that one has moved, with that
@@ -468,11 +614,12 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job | Exception]:
             await self._lock(connection, ADMISSION_LOCK)
-            tally = _Tally(connection)
-            await tally.prepare({job.asker_id for job, _ in asked})
+            tally = Tally(connection)
+            await tally.prepare({job.asker_id for job, _, _ in asked})
             answers: list[Job | Exception] = []
-            for job, admit in asked:
-                load = await tally.load(job.asker_id, clip=_taken(job), now=job.created_at)
+            for job, admit, budgets in asked:
+                load = await tally.load(job.asker_id, clip=taken(job), now=job.created_at)
+                load = replace(load, spent=await tally.spent(job, budgets))
                 try:
                     admit(load)
                 except Exception as refusal:  # noqa: BLE001 - it is raised to its asker
@@ -569,55 +716,12 @@ async def _one_by_one(
     return [answer for item in items for answer in await work([item])]
 
 
-class _Tally:
-    """What counts against the limits, read once for all who ask at the same moment; `admit`ted jobs count too."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-        self._by_asker: Counter[int] = Counter()
-        self._asked: set[int] = set()
-        self._in_all: int | None = None
-        self._takes: Counter[str] = Counter()
-        self._clips: set[str] = set()
-
-    async def prepare(self, askers: Collection[int]) -> None:
-        """Count for all of these people in one query."""
-        self._asked.update(askers)
-        query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
-        rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
-        self._by_asker.update(dict(rows.all()))
-        every = select(func.count()).select_from(jobs).where(IS_COUNTED)
-        self._in_all = (await self._connection.execute(every)).scalar_one()
-
-    async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
-        """`clip`: whose takes within a day before `now` are counted as well."""
-        if asker_id not in self._asked:
-            await self.prepare([asker_id])
-        assert self._in_all is not None
-        if clip is not None and now is not None and clip not in self._clips:
-            takes = select(func.count()).where(
-                jobs.c.parent_id == clip,
-                jobs.c.lineage == Lineage.AGAIN,
-                jobs.c.charge != Charge.NONE,
-                jobs.c.created_at > now - TAKES_WITHIN,
-            )
-            self._clips.add(clip)
-            self._takes[clip] += (await self._connection.execute(takes)).scalar_one()
-        return Load(
-            by_asker=self._by_asker[asker_id], in_all=self._in_all, takes=self._takes[clip] if clip else 0
-        )
-
-    def admit(self, job: Job) -> None:
-        assert self._in_all is not None
-        self._by_asker[job.asker_id] += 1
-        self._in_all += 1
-        if clip := _taken(job):
-            self._takes[clip] += 1
-
-
-def _taken(job: Job) -> str | None:
-    """The clip that this job makes again."""
-    return job.parent_id if job.lineage is Lineage.AGAIN else None
+def _between(table: Table, after: str | None, last: str | None) -> Select[Any]:
+    """What belongs to the jobs after this one, up to and with that one, in the order it was written."""
+    query = select(table).order_by(table.c.job_id, table.c.id)
+    if after is not None:
+        query = query.where(table.c.job_id > after)
+    return query if last is None else query.where(table.c.job_id <= last)
 
 
 async def _record(
@@ -628,7 +732,7 @@ async def _record(
         {
             "job_id": after.id,
             "at": after.changed_at,
-            "outcome": type(outcome).__name__ if outcome else "Requested",
+            "outcome": type(outcome).__name__ if outcome else REQUESTED,
             "from_state": before.state if before else None,
             "to_state": after.state,
             "cause": after.cause,
@@ -644,7 +748,9 @@ async def _record(
             "cents": entry.cents,
             "asker_id": after.asker_id,
             "guild_id": after.guild_id,
+            "channel_id": after.channel_id,
             "model": after.model,
+            "reserved_at": after.reserved_at or after.created_at,
         }
         for before, after, outcome in moves
         for entry in entries(before, after, outcome)
@@ -706,10 +812,13 @@ def job_of(row: Mapping[Any, Any]) -> Job:
 
 
 @asynccontextmanager
-async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, *, database_clock: bool = True, read_only: bool = False
+) -> AsyncIterator[Store]:
     """Open the database named by a SQLAlchemy URL, bring its schema up to date, and close it at the end.
 
     `database_clock` False lets the given times decide on PostgreSQL too who is alive: for virtual time.
+    `read_only`: nothing is made or written. Raises SchemaDiffers, or FileNotFoundError on SQLite.
 
     The folder of an SQLite file is made when it is missing.
     """
@@ -717,10 +826,16 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
         url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, hide_parameters=True
     )
     if engine.dialect.name == "sqlite":
-        if engine.url.database and engine.url.database != ":memory:":
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        _prepare_sqlite(engine)
+        _find_file(engine.url.database, read_only=read_only)
+        _prepare_sqlite(engine, read_only=read_only)
+    elif read_only:
+        engine = engine.execution_options(postgresql_readonly=True)
     try:
+        if read_only:
+            async with engine.execution_options(animatic_reads=True).connect() as connection:
+                await connection.run_sync(_require_head)
+            yield Store(engine, database_clock=database_clock)
+            return
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":  # two processes may start at once
                 await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
@@ -734,7 +849,16 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
         await engine.dispose()
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
+def _find_file(database: str | None, *, read_only: bool) -> None:
+    if not database or database == ":memory:":
+        return
+    if read_only:
+        Path(database).stat()
+    else:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
     """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes (reliability, point 41)."""
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -744,6 +868,7 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT // timedelta(milliseconds=1)}")
         cursor.close()
 
@@ -754,7 +879,19 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", "bot:migrations")
+    config = _alembic()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _require_head(connection: Connection) -> None:
+    ours = ScriptDirectory.from_config(_alembic()).get_current_head()
+    theirs = MigrationContext.configure(connection).get_current_revision()
+    if ours != theirs:
+        raise SchemaDiffers(theirs)
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", "bot:migrations")
+    return config

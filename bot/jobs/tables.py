@@ -93,6 +93,7 @@ jobs = Table(
     Column("picture_file", String(40)),
     Column("end_picture_file", String(40)),
     Column("price_cents", Integer, nullable=False),
+    Column("reserved_at", Utc),
     Column("charge", String(16), nullable=False),
     Column("doubted", Boolean, nullable=False),
     Column("worker", String(40)),
@@ -150,7 +151,10 @@ ledger = Table(
     Column("cents", Integer, nullable=False),
     Column("asker_id", BigInteger, nullable=False),
     Column("guild_id", BigInteger),
+    Column("channel_id", BigInteger),
     Column("model", String(32), nullable=False),
+    Column("reserved_at", Utc, index=True),  # of the reservation that this row makes or settles
+    Index("ledger_by_guild", "guild_id", "reserved_at"),
 )
 
 # One row for each living worker process, beaten every few seconds; jobs point at it by name.

@@ -7,6 +7,8 @@ A provider builds one request, makes one call and maps the answer to an outcome 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
+from math import log
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -42,6 +44,20 @@ class Only:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """One line of the vendor's public price list, in US dollars: for `a_second`, or for `a_clip` as a whole.
+
+    None fits every value; of several lines the first that fits counts.
+    """
+
+    a_second: Decimal = Decimal(0)
+    a_clip: Decimal = Decimal(0)
+    seconds: int | None = None
+    quality: str | None = None
+    sound: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What one model on one route can do; the command's choices and every check come from here.
 
@@ -53,6 +69,7 @@ class Capabilities:
     `shapes`: with a picture, the clip has the one of these ratios that is nearest to it; empty: the picture's own.
     `credit` is a line that the vendor wants under every clip.
     `by_link`: the route wants a public link to the picture, not its bytes.
+    `prices`: what the vendor takes, for owners who did not say what they pay; empty where nothing is known.
     `free`: nobody pays for a clip; `by_ai`: the post says that AI made it.
     `typical` is a planning value for the time from submit to clip, until enough clips are measured.
     """
@@ -79,8 +96,19 @@ class Capabilities:
     deadline: timedelta = timedelta(minutes=15)
     first_poll: timedelta = timedelta(seconds=10)
     least_poll_gap: timedelta = timedelta(seconds=5)
+    prices: tuple[Price, ...] = ()
     free: bool = False
     by_ai: bool = True
+
+
+def nearest_ratio(width: int, height: int, ratios: Sequence[str]) -> str:
+    """The one of `ratios`, each "width:height", whose shape is nearest to this picture's."""
+
+    def apart(ratio: str) -> float:
+        across, down = ratio.split(":")
+        return abs(log(width / height) - log(float(across) / float(down)))
+
+    return min(ratios, key=apart)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

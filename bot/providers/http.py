@@ -14,8 +14,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -106,20 +106,63 @@ async def call(
     # when the whole runs out, aiohttp does not tell whether the request had left.
     whole_time = time_limit.total_seconds()
     limits = aiohttp.ClientTimeout(total=whole_time, connect=min(CONNECT_SECONDS, whole_time / 2))
-    try:
+    with _told_apart(asked):
         async with session.request(
             method, _parsed(url), data=body, headers=sent, timeout=limits, allow_redirects=False
         ) as response:
-            raw, whole = await _read(response)
-            return Answer(
-                status=response.status,
-                headers=response.headers,
-                body=_json(raw) if whole else None,
-                excerpt=_excerpt(raw, sent),
-            )
+            return await _answer(response, sent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file for a form: the form's key for it, its own name, and what it is."""
+
+    key: str
+    name: str
+    data: bytes = field(repr=False)
+    media_type: str
+
+
+async def upload(
+    session: aiohttp.ClientSession,
+    url: str,
+    fields: Mapping[str, str],
+    file: File,
+    *,
+    time_limit: timedelta,
+    allow_private: bool = False,
+) -> Answer:
+    """One POST of a form, its fields before the file. Raises as `call`.
+
+    Only https and public addresses are asked, unless `allow_private`: ProviderRejected(BROKEN).
+    """
+    form = aiohttp.FormData(dict(fields))
+    form.add_field(file.key, io.BytesIO(file.data), filename=file.name, content_type=file.media_type)
+    whole_time = time_limit.total_seconds()
+    limits = aiohttp.ClientTimeout(total=whole_time, connect=min(CONNECT_SECONDS, whole_time / 2))
+    try:
+        address = _address(url)
+        _check_address(address, allow_private=allow_private)
+    except ProviderRejected as rejected:
+        raise ProviderRejected(Cause.BROKEN, rejected.detail) from None
+    with _told_apart(f"POST {without_query(url)}"):
+        async with (
+            _reaching(session, allow_private=allow_private) as allowed,
+            allowed.post(address, data=form, timeout=limits, allow_redirects=False) as response,
+        ):
+            return await _answer(response, {})
+
+
+@contextmanager
+def _told_apart(asked: str) -> Iterator[None]:
+    """Whether a request that went wrong can have arrived."""
+    try:
+        yield
     except aiohttp.ClientConnectorCertificateError as error:
         raise ProviderRejected(Cause.BROKEN, f"{asked}: the server's certificate is not valid") from error
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PrivateAddress):
+            raise ProviderRejected(Cause.BROKEN, f"{asked}: {error.os_error}") from None
         raise ProviderBusy(
             f"{asked}: not connected ({type(error).__name__})", retry_after=AFTER_NO_CONNECTION, away=True
         ) from error
@@ -127,6 +170,16 @@ async def call(
         raise ProviderRejected(Cause.BROKEN, f"{asked}: not an address") from error
     except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
         raise ProviderUnsure(Cause.NO_ANSWER, f"{asked}: {type(error).__name__}") from error
+
+
+async def _answer(response: aiohttp.ClientResponse, sent: Mapping[str, str]) -> Answer:
+    raw, whole = await _read(response)
+    return Answer(
+        status=response.status,
+        headers=response.headers,
+        body=_json(raw) if whole else None,
+        excerpt=_excerpt(raw, sent),
+    )
 
 
 async def download(
@@ -138,8 +191,9 @@ async def download(
     time_limit: timedelta = DOWNLOAD_TIME,
     allow_private: bool = False,
     media: Literal["video", "image"] = "video",
+    redirects: int = MOST_REDIRECTS,
 ) -> None:
-    """Write what `url` holds to `into`, whole or not at all. Redirects are followed, each one checked.
+    """Write what `url` holds to `into`, whole or not at all. So many redirects are followed, each one checked.
 
     Only https and public addresses are asked, unless `allow_private`; a name is judged by the
     addresses it has at the moment of connecting. Raises ProviderRejected with CLIP_GONE (the link is
@@ -154,7 +208,7 @@ async def download(
         async with (
             asyncio.timeout(time_limit.total_seconds()),
             _reaching(session, allow_private=allow_private) as allowed,
-            _get(allowed, url, limits, allow_private=allow_private) as response,
+            _get(allowed, url, limits, redirects, allow_private=allow_private) as response,
         ):
             _check_download(response, shown, max_bytes=max_bytes, media=media)
             await _save(response, part, shown, max_bytes=max_bytes)
@@ -295,11 +349,16 @@ async def _reaching(
 
 @asynccontextmanager
 async def _get(
-    session: aiohttp.ClientSession, link: str, limits: aiohttp.ClientTimeout, *, allow_private: bool
+    session: aiohttp.ClientSession,
+    link: str,
+    limits: aiohttp.ClientTimeout,
+    redirects: int,
+    *,
+    allow_private: bool,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """The first answer that is not a redirect."""
     url = _address(link)
-    for _ in range(MOST_REDIRECTS + 1):
+    for _ in range(redirects + 1):
         _check_address(url, allow_private=allow_private)
         async with session.get(
             url, headers={"Accept-Encoding": "identity"}, timeout=limits, allow_redirects=False

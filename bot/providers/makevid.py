@@ -300,6 +300,8 @@ class Makevid:
         task_id = _id_of(order.family, answer.body)
         if task_id is None:
             raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no task id"))
+        if server := _first_text(answer.body, ("server_id",)):  # of no known use, but for asking the gateway
+            log.info("makevid_server", server=server[:80])
         return Accepted(f"{order.family}:{task_id}")
 
     async def check(self, task: str) -> StillRendering | Ready | Broke:
@@ -332,8 +334,14 @@ class Makevid:
     async def probe(self) -> None:
         """Ask for a clip that is not there: a good key is told so, a bad one is refused."""
         answer = await self._call("GET", _filled(self._settings.luma_result_path, "probe"))
-        if answer.status not in (400, 404):
+        try:
             _raise_for_error(answer)
+        except ProviderRejected as refused:
+            if refused.cause not in (Cause.BAD_INPUT, Cause.BROKEN):  # these speak of the clip, not of us
+                raise
+        else:
+            if answer.body is None:  # a page of whoever has the address now
+                raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no JSON"))
 
     async def aclose(self) -> None:
         """Nothing to let go of: the session belongs to whoever made it."""

@@ -25,6 +25,7 @@ import structlog
 from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.budgets import Budget
 from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
 from bot.jobs.health import Trouble
 from bot.jobs.limits import RulesOf
@@ -169,14 +170,21 @@ class DiscordAnnouncer:
             raise PostLater(Cause.DISCORD_DOWN) from error
 
     async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        await self._write_to_owner(cards.route_in_trouble(route, trouble))
+
+    async def tell_owner_of_budget(self, budget: Budget, mark: int) -> None:
+        """That so many per cent of what the whole bot may spend are spent. Never raises."""
+        await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
+
+    async def _write_to_owner(self, text: str) -> None:
         try:
             about = await self._bot.application_info()
             owner = about.team.owner_id if about.team else about.owner.id
             assert owner is not None
             channel = await self._bot.create_dm(discord.Object(owner))
-            await channel.send(cards.route_in_trouble(route, trouble))
+            await channel.send(text)
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-            log.warning("owner_not_told", route=route, cause=trouble.cause, error=type(error).__name__)
+            log.warning("owner_not_told", error=type(error).__name__)
 
     async def find_post(self, job: Job) -> int | None:
         assert job.postable_since is not None

@@ -5,18 +5,20 @@ Every sentence about a job's state stands here, and nowhere else.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import discord
 from discord import ui
 
 from bot.errors import Cause
 from bot.jobs.announcing import Waiting
+from bot.jobs.budgets import Budget, Scope
 from bot.jobs.health import Trouble
 from bot.jobs.machine import Job, Lineage, State
 from bot.jobs.models import Menu
 from bot.ui.answer import MONEY, price
 from bot.ui.controls import JobButton
-from bot.ui.text import elapsed, plain, quoted
+from bot.ui.text import elapsed, money, plain, quoted
 
 WORKING = discord.Colour.blurple()
 DONE = discord.Colour.green()
@@ -73,6 +75,16 @@ def route_in_trouble(route: str, trouble: Trouble) -> str:
         f"The route **{route}** {what}. Until it works I submit nothing there: clips wait, or go another way "
         "where their model has a `fallback`. Members who ask are told. I look again by myself, without spending."
     )
+
+
+def budget_spent(budget: Budget, mark: int, currency: str, now: datetime) -> str:
+    """What those who mind a budget read at one of its marks."""
+    whose = "this bot" if budget.scope is Scope.ALL else "this server"
+    limit = money(budget.cents, currency, free=False) if budget.cents is not None else f"{budget.clips} clips"
+    again = discord.utils.format_dt(budget.stretch.ends(now), "R")
+    if mark >= 100:
+        return f"The {budget.stretch}'s budget of {whose}, {limit}, is used up. New requests are refused; it starts anew {again}."
+    return f"{mark} % of the {budget.stretch}'s budget of {whose}, {limit}, are used. It starts anew {again}."
 
 
 def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:

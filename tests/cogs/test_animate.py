@@ -15,8 +15,11 @@ from structlog.testing import capture_logs
 from bot.config import AnimateSettings
 from bot.errors import Cause
 from bot.jobs.machine import Charge, State
+from bot.jobs.models import Menu, Model
 from bot.media import clip as clips
+from bot.providers.base import Capabilities
 from bot.ui import answer
+from cogs.animate import animate_command
 from tests.cogs.conftest import (
     POST_BUTTONS,
     Town,
@@ -137,6 +140,75 @@ async def test_a_clip_from_words_alone(town: Town) -> None:
     assert create.body == {"prompt": "a fox runs", "mode": "std", "duration": "5", "aspect_ratio": "9:16"}
     [post] = town.posts()
     assert pictures_in(post) == []
+
+
+async def test_the_camera_moves(town: Town) -> None:
+    """A plain word on the command, Kling's numbers at the gateway, and the word on card and post."""
+    await town.animate(town.ada, prompt="a fox runs", camera="pan left")
+    assert "Kling · 5 s · std · 16:9 · pan left" in text_of(town.card())
+
+    await town.work_until_done()
+
+    [create] = town.makevid.creates
+    assert create.family == TEXT
+    assert create.body["camera_control"]["type"] == "simple"
+    assert {axis for axis, amount in create.body["camera_control"]["config"].items() if amount} == {"tilt"}
+    [post] = town.posts()
+    assert "pan left" in text_of(post)
+
+
+def a_model(name: str, can: Capabilities) -> Model:
+    return Model(
+        name=name, label=name.capitalize(), route=name, variant=name, can=can, price_cents=lambda *_: 0
+    )
+
+
+def options_of(*models: Model) -> dict[str, list[str]]:
+    """The command's options, each with the names of its choices."""
+    menu = Menu(models={model.name: model for model in models}, default=models[0].name)
+    command = animate_command(menu, None)
+    return {option.name: [choice.name for choice in option.choices] for option in command.parameters}
+
+
+def test_the_command_offers_what_some_model_can_do() -> None:
+    """Every option comes from the models: each value once, in order, and nothing that none of them has."""
+    plain = a_model("plain", Capabilities(seconds=(5, 10)))
+    able = a_model(
+        "able",
+        Capabilities(
+            seconds=(4, 5),
+            qualities=("720p", "1080p"),
+            ratios=("16:9",),
+            shapes=("16:9", "9:16"),
+            cameras=("zoom in", "crane up"),
+            loop=True,
+            sound=True,
+            end_picture=True,
+            negative_prompt=200,
+            strength=(0.0, 1.0),
+        ),
+    )
+
+    assert options_of(plain) == {
+        "prompt": [],
+        "picture": [],
+        "model": ["Plain"],
+        "seconds": ["5 seconds", "10 seconds"],
+    }
+    assert options_of(plain, able) == {
+        "prompt": [],
+        "picture": [],
+        "model": ["Plain", "Able"],
+        "seconds": ["4 seconds", "5 seconds", "10 seconds"],
+        "quality": ["720p", "1080p"],
+        "end_picture": [],
+        "negative": [],
+        "strength": [],
+        "ratio": ["16:9", "9:16"],
+        "camera": ["zoom in", "crane up"],
+        "loop": [],
+        "sound": [],
+    }
 
 
 async def test_luma_gets_links(town: Town) -> None:
@@ -300,6 +372,18 @@ BAD = {
     "a ratio and a picture": (
         {"ratio": "1:1", "picture": picture()},
         "The clip takes the shape of your picture. Leave `ratio` out",
+    ),
+    "a camera and a picture": (
+        {"camera": "zoom in", "picture": picture()},
+        "Kling has `camera` only with no picture",
+    ),
+    "a camera for long": (
+        {"camera": "zoom in", "seconds": 10, "quality": "pro"},
+        "Kling has `camera` only with 5 seconds and quality std",
+    ),
+    "luma's camera": (
+        {"camera": "zoom in", "model": "luma"},
+        "Luma has no choice of camera. Leave `camera` out. Or choose another `model`: Kling can do this",
     ),
 }
 

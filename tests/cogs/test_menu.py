@@ -106,7 +106,8 @@ async def test_what_a_person_chose_does_not_give_way(town: Town) -> None:
     result = await submit(town, town.bob, opened, prompt="great ```waves", model="luma", quality="pro")
 
     assert said(result) == (
-        "Luma has no choice of quality. Leave `quality` out. Nothing was charged.\n"
+        "Luma has no choice of quality. Leave `quality` out. "
+        "Or choose another `model`: Kling can do this. Nothing was charged.\n"
         "Your prompt, to copy:\n```\ngreat '''waves\n```"
     )
     assert await town.nothing_came_of_it()

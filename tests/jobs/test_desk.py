@@ -9,8 +9,9 @@ from bot.errors import Cause, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater
 from bot.jobs.desk import ROOM, Ask, Who, adapted, asked, check, possible
 from bot.jobs.machine import Charge, Job, Lineage, State
+from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
-from bot.providers.base import Only
+from bot.providers.base import Capabilities, Only
 from tests.conftest import Clock
 from tests.jobs.world import PICTURE, World, make_world
 
@@ -55,6 +56,187 @@ def test_what_a_model_cannot_do_is_refused_in_words(world: World, ask: Ask, sent
 
     assert sentence in str(refusal.value)
     assert str(refusal.value).endswith("Nothing was charged.")
+
+
+def a_menu(**models: Capabilities) -> Menu:
+    return Menu(
+        models={
+            name: Model(
+                name=name,
+                label=name.capitalize(),
+                route="route",
+                variant=name,
+                can=can,
+                price_cents=lambda seconds, _quality, sound: seconds * (20 if sound else 10),
+            )
+            for name, can in models.items()
+        },
+        default=next(iter(models)),
+    )
+
+
+FULL = a_menu(
+    kling=Capabilities(
+        seconds=(5, 10),
+        qualities=("std", "pro"),
+        ratios=("16:9", "1:1"),
+        negative_prompt=200,
+        cameras=("zoom in", "pan left"),
+        strength=(0.0, 1.0),
+        end_picture=True,
+        text_only=True,
+        only=(
+            Only(option="camera", seconds=(5,), qualities=("std",), picture=False),
+            Only(option="end_picture", qualities=("pro",)),
+            Only(option="strength", end_picture=False),
+        ),
+    ),
+    luma=Capabilities(
+        seconds=(5, 9, 10),
+        qualities=("540p", "720p", "1080p"),
+        ratios=("16:9",),
+        loop=True,
+        end_picture=True,
+        text_only=True,
+        only=(
+            Only(option="loop", end_picture=False, seconds=(5, 9)),
+            Only(option="seconds", value=10, picture=True, end_picture=False),
+        ),
+    ),
+    veo=Capabilities(seconds=(4, 8), sound=True, shapes=("16:9", "9:16"), prompt_length=10),
+)
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (
+            Ask(prompt="waves", camera="pan left", model="luma"),
+            "Luma has no choice of camera. Leave `camera` out. Or choose another `model`: Kling can do this.",
+        ),
+        (
+            Ask(prompt="waves", camera="somersault"),
+            "Kling cannot do camera somersault; it can do zoom in, pan left.",
+        ),
+        (
+            Ask(prompt="waves", camera="zoom in", has_picture=True),
+            "Kling has `camera` only with no picture.",
+        ),
+        (
+            Ask(prompt="waves", camera="zoom in", seconds=10, quality="pro", has_picture=True),
+            "Kling has `camera` only with 5 seconds, quality std and no picture.",
+        ),
+        (
+            Ask(prompt="waves", loop=True),
+            "Kling cannot loop. Leave `loop` out. Or choose another `model`: Luma can do this.",
+        ),
+        (
+            Ask(prompt="waves", loop=True, model="luma", has_picture=True, has_end_picture=True),
+            "Luma has `loop` only with no end picture.",
+        ),
+        (
+            Ask(prompt="waves", loop=True, model="luma", seconds=10, has_picture=True),
+            "Luma has `loop` only with 5 or 9 seconds.",
+        ),
+        (
+            Ask(prompt="waves", model="luma", seconds=10),
+            "Luma has seconds 10 only with a picture. Or choose another `model`: Kling can do this.",
+        ),
+        (
+            Ask(prompt="waves", has_picture=True, sound=True),
+            "Kling has no sound. Leave `sound` out. Or choose another `model`: Veo can do this.",
+        ),
+        (
+            Ask(prompt="waves", has_picture=True, has_end_picture=True),
+            "Kling has `end_picture` only with quality pro. Or choose another `model`: Luma can do this.",
+        ),
+        (
+            Ask(prompt="waves", has_picture=True, has_end_picture=True, quality="pro", strength=0.0),
+            "Kling has `strength` only with no end picture.",
+        ),
+        (
+            Ask(prompt="waves", has_picture=True, ratio="9:16"),
+            "The clip takes the shape of your picture. Leave `ratio` out. "
+            "Or choose another `model`: Veo can do this.",
+        ),
+        (
+            Ask(prompt="waves", model="veo", has_picture=True, ratio="1:1"),
+            "Veo cannot do ratio 1:1; it can do 16:9, 9:16.",
+        ),
+        (
+            Ask(prompt="waves", model="veo"),
+            "Veo needs a picture to start from. Attach one as `picture`. "
+            "Or choose another `model`: Kling and Luma can do this.",
+        ),
+        (
+            Ask(prompt="🌊" * 6, model="veo", has_picture=True),
+            "Your prompt has 12 characters; Veo takes at most 10. Please shorten it. "
+            "Or choose another `model`: Kling and Luma can do this.",
+        ),
+    ],
+)
+def test_a_refusal_says_what_can_be_had_instead(ask: Ask, sentence: str) -> None:
+    """What the model can do, what an option goes with, and which other model can do all that was asked."""
+    with pytest.raises(Refusal) as refusal:
+        check(ask, FULL)
+
+    assert str(refusal.value) == f"{sentence} Nothing was charged."
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Ask(prompt="waves", camera="zoom in"),
+        Ask(prompt="waves", camera="zoom in", seconds=5, quality="std"),
+        Ask(prompt="waves", has_picture=True, has_end_picture=True, quality="pro"),
+        Ask(prompt="waves", model="luma", loop=True, has_picture=True),
+        Ask(prompt="waves", model="luma", seconds=10, has_picture=True),
+        Ask(prompt="waves", model="veo", sound=True, ratio="9:16", has_picture=True),
+    ],
+)
+def test_what_goes_together_is_planned_as_asked(ask: Ask) -> None:
+    """Conditions refuse nothing that fulfils them."""
+    plan = check(ask, FULL)
+
+    assert (plan.camera, plan.loop, plan.sound, plan.ratio) == (
+        ask.camera,
+        ask.loop,
+        ask.sound,
+        ask.ratio if ask.has_picture else "16:9",
+    )
+
+
+def test_sound_is_in_the_price() -> None:
+    """It is known before anything is queued."""
+    quiet, loud = (
+        check(Ask(prompt="x", model="veo", has_picture=True, sound=on), FULL) for on in (False, True)
+    )
+
+    assert (quiet.price_cents, loud.price_cents) == (40, 80)
+
+
+def test_a_model_out_of_reach_is_not_recommended() -> None:
+    """Nobody is sent to a route that is down."""
+    with pytest.raises(Refusal) as refusal:
+        check(Ask(prompt="waves", loop=True), FULL, reachable=lambda model: model.name != "luma")
+
+    assert str(refusal.value) == "Kling cannot loop. Leave `loop` out. Nothing was charged."
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((1920, 1080), "16:9"), ((800, 600), "16:9"), ((100, 101), "9:16"), ((9, 16), "9:16")]
+)
+async def test_a_clip_has_the_shape_nearest_to_its_picture(
+    world: World, size: tuple[int, int], shape: str
+) -> None:
+    """Where a model makes only some shapes, the job says which one it will be."""
+    world.desk.menu = FULL
+    plan = world.desk.plan(Ask(prompt="waves", model="veo", has_picture=True))
+    width, height = size
+
+    job = await world.desk.request(MEMBER, plan, Pictures(first=replace(PICTURE, width=width, height=height)))
+
+    assert job.ratio == shape
 
 
 def test_prompt_and_picture_alone_are_enough(world: World) -> None:

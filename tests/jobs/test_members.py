@@ -61,6 +61,7 @@ async def test_forgetting_takes_words_and_names_and_keeps_the_costs(world: World
     assert await world.store.money(job.id) == {"reserve": 35, "charge": 35}
     assert await world.now(other) == other
     assert world.announcer.erased == [(job.id, False)]
+    assert await world.audited() == []
     with pytest.raises(Refusal, match="do not know this clip"):
         await world.desk.job(job.id)
 
@@ -79,6 +80,7 @@ async def test_limits_that_look_back_are_not_escaped_by_it(world: World) -> None
 
     assert await costs_by_member(world) == {0: 35, 3: 35}
     assert await noted(world) == 0
+    assert [finding for finding in await world.audited() if finding.invariant == "I3"] == []
 
 
 async def test_a_later_clip_keeps_its_name(world: World) -> None:

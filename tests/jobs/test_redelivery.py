@@ -43,6 +43,7 @@ async def test_posted_where_the_asker_is(world: World) -> None:
     assert (len(world.provider.submits), len(world.provider.fetches)) == (1, 1)
     assert await world.store.money(job.id) == PAID
     assert not (world.folder / f"{job.id}.mp4").exists()
+    assert await world.audited() == []
 
 
 async def test_weeks_later_it_is_fetched_again(world: World) -> None:

@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.audit import Finding, audit
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health, Trouble
@@ -206,6 +208,18 @@ class World:
         found = await self.store.get(job.id)
         assert found
         return found
+
+    async def audited(self) -> list[Finding]:
+        """What is wrong in the books, of one machine that keeps kept clips for a week."""
+        look = audit(
+            self.store,
+            now=self.clock.now,
+            deadline=lambda _job: timedelta(minutes=15),
+            folder=self.folder,
+            keep=timedelta(days=7),
+            one_machine=True,
+        )
+        return [finding async for finding in look]
 
     def reborn(self) -> Engine:
         """The engine of a new process on the same database; the old one died without a word."""

@@ -78,6 +78,7 @@ class Case(StrEnum):
     REDIRECTED = "create: a redirect"
     NOT_CONNECTED = "create: nobody listens"
     RESET_BEFORE = "create: reset before acceptance"
+    RESET_REUSED = "create: reset, on a connection that served before"
     RESET_AFTER = "create: reset after acceptance"
     CUT_SHORT = "create: the answer is cut short"
     SILENCE = "create: no answer"
@@ -218,6 +219,7 @@ CONTRACT: dict[Case, Expect] = {
     Case.REDIRECTED: refused(Cause.BROKEN),
     Case.NOT_CONNECTED: busy(creates=0),
     Case.RESET_BEFORE: unsure(Cause.NO_ANSWER, tasks=0),
+    Case.RESET_REUSED: unsure(Cause.NO_ANSWER, tasks=0),
     Case.RESET_AFTER: unsure(Cause.NO_ANSWER, tasks=1),
     Case.CUT_SHORT: unsure(Cause.NO_ANSWER, tasks=1),
     Case.SILENCE: unsure(Cause.NO_ANSWER, tasks=1),
@@ -298,7 +300,7 @@ USUAL: dict[Case, Knob] = {
     Case.BAD_PARAMETERS: knob(next_create="400"),
     Case.WRONG_PATH: knob(next_create="404"),
     Case.REDIRECTED: knob(next_create="redirect"),
-    **dict.fromkeys((Case.RESET_BEFORE, Case.ABSENT), knob(next_create="reset_before")),
+    **dict.fromkeys((Case.RESET_BEFORE, Case.RESET_REUSED, Case.ABSENT), knob(next_create="reset_before")),
     **dict.fromkeys((Case.RESET_AFTER, Case.FOUND), knob(next_create="reset_after")),
     Case.CUT_SHORT: knob(next_create="cut_short"),
     Case.SILENCE: knob(next_create="never"),

@@ -136,6 +136,8 @@ async def came_of(asked: Any) -> object:
 @happening(stages=(Stage.CREATE,))
 async def test_a_create(rig: Rig, provider: Provider, case: Case) -> None:
     """Only what proves that nothing was made is a refusal; whatever happens, the create goes out once."""
+    if case is Case.RESET_REUSED:  # HTTP libraries like to repeat what such a connection loses
+        await provider.probe()
     rig.arrange(case)
 
     outcome = await came_of(provider.submit(rig.request("r-1", case)))
@@ -466,12 +468,13 @@ async def test_what_the_member_reads_after_a_create(run: Run, rig: Rig, case: Ca
         assert cards.WHY[expect.cause] in shown
         if rig.finds:
             assert "I am asking the provider whether it took the job." in shown
+        if rig.finds and (rig.tasks or not rig.reason_lacking(Case.ABSENT)):
             job = await run.rounds(80, *ENDS)
             assert (job.state, job.owed, rig.tasks) == (State.DELIVERED, Charge.CHARGED, 1)
         else:
-            assert "This may have been charged; I will not pay twice by myself." in shown
-            job = await run.rounds(5, *ENDS)
+            job = await run.rounds(10, *ENDS)
             assert (job.state, rig.creates) == (State.UNSURE, 1)
+            assert "This may have been charged; I will not pay twice by myself." in run.card()
 
 
 @happening(Case.CLIP, stages=(Stage.CHECK, Stage.FETCH))

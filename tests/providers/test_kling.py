@@ -12,11 +12,12 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from structlog.testing import capture_logs
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
+from bot.jobs.models import listed_cents
 from bot.providers.base import Balance, ChecksMany, ClipRequest, FindsByReference, HearsCallbacks
 from bot.providers.kling import Kling, KlingApi, KlingLegacy, KlingSettings, open_kling
 from tests.providers.conftest import picture
@@ -1067,3 +1068,28 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 
     assert "k3y-s3cret" not in str(caught.value)
     assert "k3y-s3cret" not in json.dumps([str(error["msg"]) for error in caught.value.errors()])
+
+
+# What it costs
+
+
+@pytest.mark.parametrize(
+    ("variant", "quality", "sound", "cents"),
+    [
+        ("kling-3.0", "720p", False, 42),
+        ("kling-3.0", "720p", True, 63),
+        ("kling-3.0", "1080p", True, 84),
+        ("kling-3.0", "4k", False, 210),
+        ("kling-3.0", "4k", True, 210),
+        ("kling-3.0-turbo", "720p", True, 56),
+        ("kling-2.6", "1080p", True, 70),
+        ("kling-2.5-turbo", "720p", False, 21),
+    ],
+)
+def test_the_price_list_is_klings(
+    http: aiohttp.ClientSession, variant: str, quality: str, sound: bool, cents: int
+) -> None:
+    """Five seconds, by the price page of September 2026."""
+    variants = Kling(http=http, settings=KlingSettings(api_key=SecretStr("k"))).variants
+
+    assert listed_cents(variants[variant], 5, quality, sound) == cents

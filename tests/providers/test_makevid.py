@@ -940,3 +940,44 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 def test_plain_http_is_for_this_machine(url: str) -> None:
     """Without TLS only loopback is allowed, for a proxy or a test; a trailing slash does not matter."""
     assert MakevidSettings(api_key=SecretStr("k"), base_url=url).base_url == url.rstrip("/")
+
+
+# Trying the key
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "cause"),
+    [
+        ("html", ProviderUnsure, Cause.UNREADABLE),
+        ("500", ProviderUnsure, Cause.NO_ANSWER),
+        ("401", ProviderRejected, Cause.BAD_KEY),
+        ("402", ProviderRejected, Cause.NO_CREDIT),
+        ("403", ProviderRejected, Cause.NOT_ALLOWED),
+        ("429", ProviderBusy, Cause.BUSY),
+        ("code:1002", ProviderRejected, Cause.BAD_KEY),
+        ("code:1102", ProviderRejected, Cause.NO_CREDIT),
+    ],
+)
+async def test_a_probe_tells_what_is_wrong(
+    provider: Makevid, makevid: MakevidServer, fault: str, kind: type[ProviderError], cause: Cause
+) -> None:
+    """A gateway that is gone may still answer 200, with somebody's page."""
+    makevid.next_poll = fault
+
+    with pytest.raises(ProviderError) as caught:
+        await provider.probe()
+
+    assert (type(caught.value), caught.value.cause) == (kind, cause)
+
+
+@pytest.mark.parametrize("fault", [None, "400", "404"])
+async def test_a_good_key_is_told_that_there_is_no_such_clip(
+    provider: Makevid, makevid: MakevidServer, fault: str | None
+) -> None:
+    """Nothing is created for it."""
+    makevid.next_poll = fault
+
+    await provider.probe()
+
+    assert makevid.creates == []
+    assert makevid.calls == {"GET /api/v1/get_luma/{id}": 1}

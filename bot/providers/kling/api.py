@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +18,7 @@ import structlog
 
 from bot.errors import Cause, ProviderError, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
-from bot.providers.base import Balance, Capabilities, ClipRequest, Only, Picture, PictureRules
+from bot.providers.base import Balance, Capabilities, ClipRequest, Only, Picture, PictureRules, Price
 from bot.providers.http import Answer, call, download, masked
 from bot.providers.kling.answers import (
     INVALID,
@@ -46,6 +47,18 @@ PACKS_SINCE = timedelta(days=365)
 
 UP_TO_15 = (5, *range(3, 5), *range(6, 16))
 
+
+def _prices(silent: Mapping[str, str], with_sound: Mapping[str, str] | None = None) -> tuple[Price, ...]:
+    """Of Kling's price list (kling.ai, 2026-09-20): dollars a second by quality, as a unit of $0.14 has them."""
+    return (
+        *(
+            Price(quality=each, a_second=Decimal(rate), sound=True)
+            for each, rate in (with_sound or {}).items()
+        ),
+        *(Price(quality=each, a_second=Decimal(rate)) for each, rate in silent.items()),
+    )
+
+
 THREE = Capabilities(
     seconds=UP_TO_15,
     qualities=("720p", "1080p", "4k"),
@@ -55,6 +68,7 @@ THREE = Capabilities(
     picture=PictureRules(max_bytes=50_000_000, min_side=300, min_ratio=1 / 2.5, max_ratio=2.5),
     end_picture=True,
     text_only=True,
+    prices=_prices({"720p": "0.084", "1080p": "0.112", "4k": "0.42"}, {"720p": "0.126", "1080p": "0.168"}),
     typical=timedelta(seconds=135),
     deadline=timedelta(minutes=30),
 )
@@ -63,6 +77,7 @@ THREE_TURBO = replace(
     THREE,
     qualities=("720p", "1080p"),
     end_picture=False,
+    prices=_prices({"720p": "0.112", "1080p": "0.14"}),
     typical=timedelta(seconds=45),
     deadline=timedelta(minutes=15),
 )
@@ -71,6 +86,7 @@ TWO_SIX = replace(
     seconds=(5, 10),
     qualities=("720p", "1080p"),
     only=(Only(option="sound", qualities=("1080p",)), Only(option="end_picture", qualities=("1080p",))),
+    prices=_prices({"720p": "0.042", "1080p": "0.07"}, {"1080p": "0.14"}),
     typical=timedelta(seconds=180),
 )
 TWO_FIVE_TURBO = replace(TWO_SIX, sound=False, only=(Only(option="end_picture", qualities=("1080p",)),))
