@@ -29,6 +29,7 @@ from discord.http import Route
 from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
+from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
 from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
@@ -133,6 +134,13 @@ async def build(
             budgets=owner_budgets(config),
             alert=alerts(store, announcer, now),
             requeue_rules=requeue,
+        )
+        bot.archive = Archive(
+            store=store,
+            menu=menu,
+            now=now,
+            slots=config.slots_of,
+            keep_days=config.data.keep_days,
         )
         callbacks = None
         if config.callbacks.public_url:

@@ -10,14 +10,17 @@ from discord.ext import commands
 from discord.gateway import DiscordWebSocket
 from yarl import URL
 
+from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.store import Store
 from bot.ui import answer
 from bot.ui.controls import JobButton, ModelSelect, on_form
+from bot.ui.guide import ForgetButton, Reader
+from bot.ui.lists import HistoryButton, QueueButton
 
 log = structlog.get_logger(__name__)
 
-COGS = ("cogs.animate", "cogs.requeue", "cogs.about")
+COGS = ("cogs.animate", "cogs.requeue", "cogs.lists", "cogs.members", "cogs.about")
 
 # What an invite asks for, and nothing more. Add Reactions is for the 🔁 under a post.
 PERMISSIONS = discord.Permissions(
@@ -43,6 +46,7 @@ class AnimaticBot(commands.AutoShardedBot):
     """No privileged intents: messages are watched only for deleted cards, reactions for requeues."""
 
     desk: Desk
+    archive: Archive
     serves_commands = True
 
     def __init__(
@@ -67,14 +71,19 @@ class AnimaticBot(commands.AutoShardedBot):
         )
         self._store = store
         self.requeue_emoji = requeue_emoji
+        self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, ModelSelect)
+        self.add_dynamic_items(JobButton, ModelSelect, HistoryButton, QueueButton, ForgetButton)
         if not self.serves_commands:
             return
         for cog in COGS:
             await self.load_extension(cog)
         await self._sync_when_changed()
+
+    def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
+        """Somebody to whom commands are named."""
+        return Reader(permissions=interaction.permissions, command_ids=self.command_ids)
 
     async def launch_shards(self) -> None:
         """Ask Discord, or the configured proxy, for the gateway's address also when the shards are given.
@@ -104,8 +113,17 @@ class AnimaticBot(commands.AutoShardedBot):
         payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
         digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
         key = f"commands:{self.application_id}"
+        names = f"command_ids:{self.application_id}"
         if await self._store.recall(key) == digest:
+            known = await self._store.recall(names)
+            self.command_ids = json.loads(known) if known else {}
             return
-        await self.tree.sync()
+        synced = await self.tree.sync()
+        self.command_ids = {
+            command.name: command.id
+            for command in synced
+            if command.type is discord.AppCommandType.chat_input
+        }
+        await self._store.remember(names, json.dumps(self.command_ids))
         await self._store.remember(key, digest)
         log.info("commands_synced", commands=len(payload))

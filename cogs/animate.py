@@ -79,6 +79,7 @@ class Animate(commands.Cog):
         desk = self.bot.desk
         await desk.admit(who(interaction))
         owner_id = await desk.picture_owner(message.id, message.author.id)
+        await desk.require_consent(who(interaction), owner_id)
         custom_id = f"{FORM}{interaction.id}"
         form = forms.form(
             custom_id, "animate", Ask(prompt="", has_picture=True), desk.in_reach(), pictures=pictures

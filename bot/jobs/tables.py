@@ -75,6 +75,7 @@ jobs = Table(
     Column("picture_by", BigInteger),
     Column("card_id", BigInteger, index=True),
     Column("post_id", BigInteger, index=True),
+    Column("card_channel_id", BigInteger),
     Column("post_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
     Column("model", String(32), nullable=False),
@@ -105,6 +106,7 @@ jobs = Table(
     Column("submitted_at", Utc),
     Column("started_at", Utc),
     Column("rendered_at", Utc),
+    Column("redelivered_at", Utc),
     Column("clip_url", Text),
     Column("cause", String(32)),
     Index("jobs_open", "state", "route", "created_at", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
@@ -161,6 +163,16 @@ workers = Table(
     metadata,
     Column("id", String(40), primary_key=True),
     Column("beat_at", Utc, nullable=False),
+)
+
+# What members have decided about their pictures and their data: only those who have.
+members = Table(
+    "members",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("pictures_withheld_at", Utc),
+    Column("forget_before", Utc),
+    Column("forget_posts", Boolean, nullable=False),
 )
 
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.

@@ -30,6 +30,7 @@ LABELS = {
     "sure": ("Start it", "🔁", discord.ButtonStyle.primary),
     "retry": ("Try again (may cost twice)", None, discord.ButtonStyle.danger),
     "drop": ("Let it go", None, discord.ButtonStyle.secondary),
+    "post": ("Post it here", None, discord.ButtonStyle.primary),
 }
 CHOOSE_MODEL = "Choose a model"
 FORM = re.compile(r"job:(?P<id>[a-z0-9]{1,20}):(?P<kind>remix|continue)")
@@ -84,7 +85,9 @@ class JobButton(
     async def _open_form(self, interaction: "discord.Interaction[AnimaticBot]", kind: str) -> None:
         answer.require_permissions(interaction)
         desk = interaction.client.desk
-        ask = form_ask(await desk.job(self.job_id), kind)
+        job = await desk.job(self.job_id)
+        await desk.require_consent_for(who(interaction), job)
+        ask = form_ask(job, kind)
         form = forms.form(f"job:{self.job_id}:{kind}", kind, ask, desk.in_reach())
         await interaction.response.send_modal(form)
 
@@ -92,6 +95,7 @@ class JobButton(
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         job = await desk.job(self.job_id)
+        await desk.require_consent_for(who(interaction), job)
         plans = [plan for plan in possible(asked(job), desk.in_reach()) if plan.model.name != job.model]
         if not plans:
             raise answer.no_other_model(job, desk.menu)
@@ -108,6 +112,12 @@ class JobButton(
         await interaction.response.defer(ephemeral=True, thinking=True)
         job = await interaction.client.desk.let_go(who(interaction), self.job_id)
         await interaction.followup.send(answer.let_go(job), ephemeral=True)
+
+    async def _post(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        answer.require_permissions(interaction)
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        job = await interaction.client.desk.redeliver(who(interaction), self.job_id)
+        await interaction.followup.send(answer.redelivery(job), ephemeral=True)
 
     async def _delete(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.client.desk.may_delete(who(interaction), self.job_id)
