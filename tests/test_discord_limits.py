@@ -390,7 +390,7 @@ def test_no_sentence_of_a_cog() -> None:
 # Lists and what the bot says about itself
 
 
-@pytest.mark.parametrize("state", [*OPEN, State.UNDELIVERABLE, State.FAILED])
+@pytest.mark.parametrize("state", [*sorted(OPEN), State.UNDELIVERABLE, State.FAILED])
 @pytest.mark.parametrize("cause", [None, *Cause])
 def test_every_queue(state: State, cause: Cause | None) -> None:
     """A full page of the wordiest clips, in a server that waits for every model."""
