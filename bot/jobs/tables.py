@@ -55,6 +55,7 @@ def _any_of(states: Iterable[State]) -> TextClause:
 IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
 # A remix or a continuation says something new each time; what only repeats a clip is open once.
 IS_OPEN_TAKE = text(f"{IS_COUNTED} AND (lineage IS NULL OR lineage IN ('again', 'model'))")
+IS_RENDERED = text("rendered_at IS NOT NULL")
 HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
 
 # The columns of `jobs` are the fields of `machine.Job`, by name.
@@ -109,7 +110,27 @@ jobs = Table(
     Column("redelivered_at", Utc),
     Column("clip_url", Text),
     Column("cause", String(32)),
-    Index("jobs_open", "state", "route", "created_at", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    # All that is counted for each request and claim, so that the rows themselves are not read for it.
+    Index(
+        "jobs_open",
+        "state",
+        "route",
+        "created_at",
+        "asker_id",
+        "submitted_at",
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
+    Index(
+        "jobs_by_kind",
+        "route",
+        "variant",
+        "seconds",
+        "quality",
+        "rendered_at",
+        sqlite_where=IS_RENDERED,
+        postgresql_where=IS_RENDERED,
+    ),
     Index("jobs_with_a_card_left", "changed_at", sqlite_where=HAS_CARD_LEFT, postgresql_where=HAS_CARD_LEFT),
     Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
