@@ -24,7 +24,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
 matrix: $(VENV)/.dev
 	ANIMATIC_EVERY_ROW=1 ANIMATIC_KILLED_JOBS=1000 $(BIN)/pytest -s tests/test_kill_matrix.py $(ARGS)
