@@ -11,6 +11,7 @@ from discord.gateway import DiscordWebSocket
 from yarl import URL
 
 from bot.jobs.desk import Desk
+from bot.jobs.guilds import Guilds
 from bot.jobs.store import Store
 from bot.ui import answer
 from bot.ui.controls import JobButton, ModelSelect, on_form
@@ -43,6 +44,7 @@ class AnimaticBot(commands.AutoShardedBot):
     """No privileged intents: messages are watched only for deleted cards, reactions for requeues."""
 
     desk: Desk
+    servers: Guilds
     serves_commands = True
 
     def __init__(

@@ -163,6 +163,18 @@ workers = Table(
     Column("beat_at", Utc, nullable=False),
 )
 
+# What the moderators of a server have decided (see `bot.jobs.guilds`): as JSON, except what claims go by.
+IS_PAUSED = text("paused_at IS NOT NULL")
+guilds = Table(
+    "guilds",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("settings", Text, nullable=False),
+    Column("paused_at", Utc),
+    Column("left_at", Utc),
+    Index("guilds_paused", "guild_id", sqlite_where=IS_PAUSED, postgresql_where=IS_PAUSED),
+)
+
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.
 notes = Table(
     "notes",

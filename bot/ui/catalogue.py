@@ -17,7 +17,7 @@ def animate_options(default_model: str) -> dict[str, str]:
     return {
         "prompt": "What should happen in the clip, for example: camera slowly pulls out",
         "picture": "The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
-        "model": f"Which model makes it; {default_model} when left out",
+        "model": f"Which model makes it; {default_model} unless this server says otherwise",
         "seconds": "How long the clip is",
         "quality": "How fine the picture is; finer costs more",
         "end_picture": "The picture that the clip ends on",

@@ -84,15 +84,21 @@ class JobButton(
     async def _open_form(self, interaction: "discord.Interaction[AnimaticBot]", kind: str) -> None:
         answer.require_permissions(interaction)
         desk = interaction.client.desk
-        ask = form_ask(await desk.job(self.job_id), kind)
-        form = forms.form(f"job:{self.job_id}:{kind}", kind, ask, desk.in_reach())
+        job = await desk.job(self.job_id)
+        await desk.admit(who(interaction))
+        await desk.require_consent_for(who(interaction), job)
+        menu = desk.in_reach(await desk.settings(interaction.guild_id))
+        form = forms.form(f"job:{self.job_id}:{kind}", kind, form_ask(job, kind), menu)
         await interaction.response.send_modal(form)
 
     async def _model(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         job = await desk.job(self.job_id)
-        plans = [plan for plan in possible(asked(job), desk.in_reach()) if plan.model.name != job.model]
+        await desk.admit(who(interaction))
+        await desk.require_consent_for(who(interaction), job)
+        menu = desk.in_reach(await desk.settings(interaction.guild_id))
+        plans = [plan for plan in possible(asked(job), menu) if plan.model.name != job.model]
         if not plans:
             raise answer.no_other_model(job, desk.menu)
         view = ui.View(timeout=None).add_item(ModelSelect(job.id, forms.model_options(plans, desk.menu)))
@@ -202,6 +208,11 @@ def form_ask(job: Job, kind: str) -> Ask:
     return ask
 
 
+def thread_of(channel: object) -> int | None:
+    """The channel that a thread is in; None for what is no thread."""
+    return channel.parent_id if isinstance(channel, discord.Thread) else None
+
+
 def who(interaction: discord.Interaction[Any]) -> Who:
     """The person behind an interaction, as the desk wants to know them."""
     assert interaction.channel_id is not None
@@ -209,6 +220,7 @@ def who(interaction: discord.Interaction[Any]) -> Who:
     return Who(
         id=interaction.user.id,
         channel_id=interaction.channel_id,
+        thread_of=thread_of(interaction.channel),
         guild_id=interaction.guild_id,
         moderator=interaction.permissions.manage_messages,
         roles=frozenset(role.id for role in roles),
