@@ -1,7 +1,9 @@
 # make demo   the bot in a simulated Discord in your browser; no account, no bill
 # make test   everything that must pass before a commit
+# make soak   20,000 jobs in virtual hours on both databases; long, and prints a table
+# make bench  every figure of docs/performance.md, about ten minutes
 #
-# Both make .venv and install the locked dependencies when needed, and again when a lock changes.
+# All make .venv and install the locked dependencies when needed, and again when a lock changes.
 # `make demo ARGS="--port 8100"` and `make test ARGS="-k config"` pass arguments on.
 
 VENV := .venv
@@ -10,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 UV ?= uv
 ARGS ?=
 
-.PHONY: help demo test lock clean
+.PHONY: help demo test bench soak lock clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -23,13 +25,20 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/pytest $(ARGS)
 
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak $(ARGS)
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m tests.bench $(ARGS)
+
 # `make lock` keeps what is locked where it can; `make lock ARGS=--upgrade` takes the newest of everything.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock" --group build pyproject.toml
 lock:
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	$(COMPILE) --extra demo --extra postgres --output-file requirements.lock $(ARGS)
-	$(COMPILE) --all-extras --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
+	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock $(ARGS)
+	$(COMPILE) --extra dev --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist animatic.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -46,6 +55,11 @@ $(VENV)/.dev: $(BIN)/python requirements-dev.lock pyproject.toml
 	@echo "Installing what the bot and its tests need into $(VENV), a minute or two the first time"
 	@$(PIP) --require-hashes --requirement requirements-dev.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
+	@echo "Installing what the measurements need besides into $(VENV)"
+	@$(PIP) --require-hashes --requirement requirements-bench.lock
 	@touch $@
 
 $(BIN)/python:

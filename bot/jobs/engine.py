@@ -70,6 +70,7 @@ PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then
 OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
+GATHER = 0.02  # seconds after waking: in a rush, a look at the database finds more than one job
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
 
@@ -200,6 +201,8 @@ class Engine:
                 log.exception("engine_pass_failed")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._idle_seconds())
+            if not self._stopping:
+                await asyncio.sleep(GATHER)
 
     async def run_due(self) -> int:
         """Do all that is due at this moment of the clock, to the end. The number of steps taken."""
@@ -467,7 +470,7 @@ class Engine:
 
     def _other_way(self, job: Job) -> Way | None:
         model = self._menu.models.get(job.model)
-        for way in model.ways if model else ():
+        for way in model.ways if model and not job.tied else ():
             if (
                 way.route != job.route
                 and way.route in self._providers

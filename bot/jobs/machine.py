@@ -18,11 +18,12 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
     POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
     RENDERING, POSTING ──Rescued (its worker is gone)─────► the same state, under a new worker
+    RENDERING, POSTING ──Rescued (once too often)─────────► FAILED, UNDELIVERABLE
     QUEUED ──Rerouted (its route is down)─────────────────► QUEUED, on the model's other route
 
 SUBMITTING and POSTING cannot be cancelled: money or a message may be under way. Outcomes that
 change nothing but the timing (StillRendering, Stumbled) keep the state; the engine does not write
-the former at all.
+the former at all. `ARROWS` is the same drawing as data, for those who check what was written.
 """
 
 from dataclasses import dataclass, replace
@@ -143,6 +144,13 @@ class Job:
     def posted_in(self) -> int:
         """The channel of the post."""
         return self.post_channel_id or self.channel_id
+
+    @property
+    def tied(self) -> bool:
+        """An attempt before the next, or the present, one bears the same reference and may still turn up: only
+        its route refuses to take that twice, so the job stays there."""
+        own = f"{self.id}-{self.attempt}" if self.state is State.SUBMITTING else None
+        return self.reference not in (None, own)
 
     @property
     def is_open(self) -> bool:
@@ -311,6 +319,41 @@ Outcome = (
 )
 
 
+ARROWS: frozenset[tuple[State, type[Outcome], State]] = frozenset(
+    {
+        (State.DRAFT, CardPosted, State.QUEUED),
+        (State.DRAFT, Cancelled, State.CANCELLED),
+        (State.QUEUED, Cancelled, State.CANCELLED),
+        (State.QUEUED, Begun, State.SUBMITTING),
+        (State.QUEUED, Rerouted, State.QUEUED),
+        (State.SUBMITTING, Accepted, State.RENDERING),
+        (State.SUBMITTING, Busy, State.QUEUED),
+        (State.SUBMITTING, Refused, State.FAILED),
+        (State.SUBMITTING, Lost, State.UNSURE),
+        (State.UNSURE, Accepted, State.RENDERING),
+        (State.UNSURE, Found, State.RENDERING),
+        (State.UNSURE, Absent, State.QUEUED),
+        (State.UNSURE, Refused, State.FAILED),
+        (State.UNSURE, TriedAgain, State.QUEUED),
+        (State.UNSURE, GaveUp, State.FAILED),
+        (State.RENDERING, StillRendering, State.RENDERING),
+        (State.RENDERING, Ready, State.POSTING),
+        (State.RENDERING, Broke, State.FAILED),
+        (State.RENDERING, GaveUp, State.FAILED),
+        (State.RENDERING, Rescued, State.RENDERING),
+        (State.RENDERING, Rescued, State.FAILED),
+        (State.POSTING, Ready, State.POSTING),
+        (State.POSTING, Broke, State.FAILED),
+        (State.POSTING, Rescued, State.POSTING),
+        (State.POSTING, Rescued, State.UNDELIVERABLE),
+        (State.POSTING, Posted, State.DELIVERED),
+        (State.POSTING, Stumbled, State.POSTING),
+        (State.POSTING, CouldNotPost, State.UNDELIVERABLE),
+    }
+)
+REQUESTED = "Requested"  # what the history of every job begins with, in place of an outcome
+
+
 class IllegalArrow(Exception):
     """No arrow leaves this state with this outcome: a bug, or a stale writer that must not win."""
 
@@ -345,6 +388,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 State.QUEUED,
                 not_before=now + retry_after if busy else None,
                 stumbles=job.stumbles + busy,
+                reference=job.reference if job.tied else None,
                 submitted_at=None,
                 cause=Cause.BUSY if busy else None,
             )
@@ -373,7 +417,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 reserved_at=now,
                 doubted=True,
             )
-        case Rerouted(route, variant), State.QUEUED:
+        case Rerouted(route, variant), State.QUEUED if not job.tied:
             return to(State.QUEUED, route=route, variant=variant, reference=None, not_before=None, stumbles=0)
         case StillRendering(), State.RENDERING:
             return job

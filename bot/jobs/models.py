@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from math import ceil
 from typing import Any
 
+from bot.jobs.machine import Job
 from bot.providers.base import Capabilities, PictureRules
 
 
@@ -55,6 +57,11 @@ class Menu:
         """The line that the vendor wants under a clip of this model."""
         model = self.models.get(name)
         return model.can.credit if model else None
+
+    def deadline(self, job: Job) -> timedelta:
+        """The longest that the job's model may render, also for one that is no longer configured."""
+        model = self.models.get(job.model)
+        return (model.can if model else Capabilities(seconds=(job.seconds,))).deadline
 
     def label(self, name: str) -> str:
         """What members read for a model, also for one that is no longer configured."""

@@ -12,8 +12,9 @@ import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +22,20 @@ import stamina
 import structlog
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
+    Integer,
     RowMapping,
     Select,
     Subquery,
+    Table,
+    Update,
     bindparam,
+    case,
     delete,
     event,
     func,
@@ -43,10 +51,11 @@ from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs import machine
 from bot.jobs.budgets import Budget
-from bot.jobs.ledger import entries
+from bot.jobs.ledger import Entry, Kind, entries
 from bot.jobs.machine import (
     CANCELLABLE,
     OPEN,
+    REQUESTED,
     Begun,
     Charge,
     Job,
@@ -66,6 +75,7 @@ from bot.jobs.tables import (
     guilds,
     jobs,
     ledger,
+    metadata,
     notes,
     workers,
 )
@@ -110,6 +120,29 @@ class AlreadyThere(Exception):
     """A constraint held: this interaction has its job, or this person has that clip in the queue."""
 
 
+class SchemaDiffers(Exception):
+    """The database was made, or brought up to date, by another version of Animatic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One arrow of a job's history, in the words of the database."""
+
+    outcome: str
+    old: str | None
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dossier:
+    """All that the database has of one job at one moment. `job` is None where its row is missing."""
+
+    job_id: str
+    job: Job | None
+    history: list[Event]
+    money: list[Entry]
+
+
 class Store:
     """Jobs in a database. Every method is one transaction, repeated whole when the database is away."""
 
@@ -117,6 +150,8 @@ class Store:
         self._writes = engine
         self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
+        level = {"isolation_level": "REPEATABLE READ"} if self._postgresql else {}
+        self._snapshots = self._reads.execution_options(**level)
         self._database_clock = database_clock and self._postgresql
         self._one_writer = asyncio.Lock()
         self._adds = Together(self._add_all, most=MOST_AT_ONCE)
@@ -228,15 +263,10 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job]:
             await self._lock(connection, zlib.crc32(route.encode()))
-            running = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(now))
-            free = min(slots - (await connection.execute(running)).scalar_one(), most)
-            if free <= 0:
-                return []
-            line = _line(route, now)
-            first = select(line.c.id).order_by(line.c.turn, line.c.created_at, line.c.id).limit(free)
-            waiting = select(jobs).where(jobs.c.id.in_(first)).with_for_update(skip_locked=True)
+            wanted = {"route": route, "now": now, "slots": slots, "most": most}
+            wanted["held_since"] = now - HOLDS_SLOT
             moves: list[Move] = []
-            for row in (await connection.execute(waiting.order_by(jobs.c.created_at))).mappings():
+            for row in (await connection.execute(_next_in_line(), wanted)).mappings():
                 job = _job(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 moves.append((job, machine.advance(job, begun, now), begun))
@@ -527,6 +557,87 @@ class Store:
             rows = await connection.execute(query.group_by(ledger.c.kind))
             return {kind: int(cents) for kind, cents in rows}
 
+    async def dossiers(self, *, at_once: int = MOST_IN_LIST) -> AsyncIterator[Dossier]:
+        """Every job with all that belongs to it, by id; a few at a time, each few as of one moment.
+
+        What has no row of its own in `jobs` any more is among them.
+        """
+        after: str | None = None
+        while True:
+            async with self._snapshots.connect() as connection:
+                query = select(jobs).order_by(jobs.c.id).limit(at_once)
+                if after is not None:
+                    query = query.where(jobs.c.id > after)
+                found = [_job(row) for row in (await connection.execute(query)).mappings()]
+                last = found[-1].id if len(found) == at_once else None
+                dossiers = {job.id: Dossier(job.id, job, [], []) for job in found}
+                for row in await connection.execute(_between(events, after, last)):
+                    belonging = dossiers.setdefault(row.job_id, Dossier(row.job_id, None, [], []))
+                    belonging.history.append(Event(row.outcome, row.from_state, row.to_state))
+                for row in await connection.execute(_between(ledger, after, last)):
+                    belonging = dossiers.setdefault(row.job_id, Dossier(row.job_id, None, [], []))
+                    belonging.money.append(Entry(Kind(row.kind), row.cents))
+            for dossier in dossiers.values():
+                yield dossier
+            if last is None:
+                return
+            after = last
+
+    async def shared_posts(self) -> list[tuple[str, int]]:
+        """Jobs that name the same message as their post: each job's id, and the message."""
+        several = (
+            select(jobs.c.post_id)
+            .where(jobs.c.post_id.is_not(None))
+            .group_by(jobs.c.post_id)
+            .having(func.count() > 1)
+        )
+        query = select(jobs.c.id, jobs.c.post_id).where(jobs.c.post_id.in_(several)).order_by(jobs.c.id)
+        async with self._reads.connect() as connection:
+            return [(job_id, post_id) for job_id, post_id in await connection.execute(query)]
+
+    async def reserved_beyond(self) -> dict[int, int]:
+        """Members for whom the ledger holds more, or less (negative), in reserve than their open jobs cost; cents."""
+        cents = case((ledger.c.kind == Kind.RESERVE, ledger.c.cents), else_=-ledger.c.cents)
+        held = select(ledger.c.asker_id, cents.label("cents"))
+        needed = select(jobs.c.asker_id, -jobs.c.price_cents).where(IS_OPEN, jobs.c.charge != Charge.CHARGED)
+        both = held.union_all(needed).subquery()
+        beyond = func.sum(both.c.cents)
+        query = (
+            select(both.c.asker_id, beyond)
+            .group_by(both.c.asker_id)
+            .having(beyond != 0)
+            .order_by(both.c.asker_id)
+        )
+        async with self._reads.connect() as connection:
+            return {asker: int(cents) for asker, cents in await connection.execute(query)}
+
+    async def last_begun(self, route: str) -> datetime | None:
+        """When a paid call to this route was last made ready."""
+        begun = (events.c.outcome == Begun.__name__) & (jobs.c.route == route)
+        query = (
+            select(func.max(events.c.at, type_=Utc())).join(jobs, jobs.c.id == events.c.job_id).where(begun)
+        )
+        async with self._reads.connect() as connection:
+            at: datetime | None = (await connection.execute(query)).scalar_one_or_none()
+            return at
+
+    async def heard_of(self, now: datetime) -> dict[str, timedelta]:
+        """How long ago each worker was last heard of, by the clock that decides who is alive."""
+        async with self._reads.connect() as connection:
+            clock = (
+                (await connection.execute(select(func.now()))).scalar_one() if self._database_clock else now
+            )
+            rows = await connection.execute(select(workers.c.id, workers.c.beat_at))
+            return {worker: clock - beat_at for worker, beat_at in rows}
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows each table has."""
+        async with self._reads.connect() as connection:
+            return {
+                table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
+                for table in metadata.sorted_tables
+            }
+
     @asynccontextmanager
     async def listening(self, wake: Callable[[str], None]) -> AsyncIterator[None]:
         """Call `wake` when a process queues or hands back a job, or passes on that one has moved, with that
@@ -667,14 +778,7 @@ class Store:
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
             together[tuple(changed)].append(changed | guard)
         for changed_columns, rows in together.items():
-            guarded = update(jobs).where(
-                jobs.c.id == bindparam("b_id"),
-                jobs.c.state == bindparam("b_state"),
-                jobs.c.version == bindparam("b_version"),
-            )
-            await connection.execute(
-                guarded.values({name: bindparam(name) for name in changed_columns}), rows
-            )
+            await connection.execute(_guarded(changed_columns), rows)
         if moves:
             await _record(connection, moves)
         for _ in moves:
@@ -698,6 +802,38 @@ class Store:
         return [places.get(job.id, 1) for job in asked]
 
 
+@cache
+def _guarded(changing: tuple[str, ...]) -> Update:
+    """The update of these columns in one row that is as it was seen; by name, for many rows."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.id == bindparam("b_id"),
+            jobs.c.state == bindparam("b_state"),
+            jobs.c.version == bindparam("b_version"),
+        )
+        .values({name: bindparam(name) for name in changing})
+    )
+
+
+@cache
+def _next_in_line() -> Select[Any]:
+    """The waiting jobs for the free `slots` of `route` at `now`, `most` at a time."""
+    route, now = bindparam("route", type_=jobs.c.route.type), bindparam("now", type_=Utc())
+    held_since = bindparam("held_since", type_=Utc())
+    busy = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(held_since))
+    free = bindparam("slots", type_=Integer()) - busy.scalar_subquery()
+    most = bindparam("most", type_=Integer())
+    line = _line(route, now)
+    first = (
+        select(line.c.id)
+        .order_by(line.c.turn, line.c.created_at, line.c.id)
+        .limit(case((free <= 0, 0), (free > most, most), else_=free))
+    )
+    waiting = select(jobs).where(jobs.c.id.in_(first)).order_by(jobs.c.created_at)
+    return waiting.with_for_update(skip_locked=True)
+
+
 async def _one_by_one(
     work: Callable[[Sequence[T]], Awaitable[list[R]]], items: Sequence[T], error: IntegrityError
 ) -> list[R | Exception]:
@@ -705,6 +841,14 @@ async def _one_by_one(
     if len(items) == 1:
         return [error]
     return [answer for item in items for answer in await work([item])]
+
+
+def _between(table: Table, after: str | None, last: str | None) -> Select[Any]:
+    """What belongs to the jobs after this one, up to and with that one, in the order it was written."""
+    query = select(table).order_by(table.c.job_id, table.c.id)
+    if after is not None:
+        query = query.where(table.c.job_id > after)
+    return query if last is None else query.where(table.c.job_id <= last)
 
 
 async def _record(
@@ -715,7 +859,7 @@ async def _record(
         {
             "job_id": after.id,
             "at": after.changed_at,
-            "outcome": type(outcome).__name__ if outcome else "Requested",
+            "outcome": type(outcome).__name__ if outcome else REQUESTED,
             "from_state": before.state if before else None,
             "to_state": after.state,
             "cause": after.cause,
@@ -742,14 +886,19 @@ async def _record(
         await connection.execute(insert(ledger), money)
 
 
-def _holds_a_slot(now: datetime) -> ColumnElement[bool]:
+def _holds_a_slot(since: BindParameter[datetime]) -> ColumnElement[bool]:
     return or_(
         jobs.c.state == State.SUBMITTING,
-        (jobs.c.state == State.RENDERING) & (jobs.c.submitted_at > now - HOLDS_SLOT),
+        (jobs.c.state == State.RENDERING) & (jobs.c.submitted_at > since),
     )
 
 
-def _line(route: str, now: datetime | None = None, *, also: Collection[str] = ()) -> Subquery:
+def _line(
+    route: str | BindParameter[str],
+    now: BindParameter[datetime] | None = None,
+    *,
+    also: Collection[str] = (),
+) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
     With `now`, without the jobs that were told to wait longer or are paused; `also` some that will wait soon.
@@ -799,10 +948,13 @@ def _job(row: RowMapping) -> Job:
 
 
 @asynccontextmanager
-async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[Store]:
+async def open_store(
+    url: str, *, database_clock: bool = True, read_only: bool = False
+) -> AsyncIterator[Store]:
     """Open the database named by a SQLAlchemy URL, bring its schema up to date, and close it at the end.
 
     `database_clock` False lets the given times decide on PostgreSQL too who is alive: for virtual time.
+    `read_only`: nothing is made or written. Raises SchemaDiffers, or FileNotFoundError on SQLite.
 
     The folder of an SQLite file is made when it is missing.
     """
@@ -810,10 +962,16 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
         url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, hide_parameters=True
     )
     if engine.dialect.name == "sqlite":
-        if engine.url.database and engine.url.database != ":memory:":
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        _prepare_sqlite(engine)
+        _find_file(engine.url.database, read_only=read_only)
+        _prepare_sqlite(engine, read_only=read_only)
+    elif read_only:
+        engine = engine.execution_options(postgresql_readonly=True)
     try:
+        if read_only:
+            async with engine.execution_options(animatic_reads=True).connect() as connection:
+                await connection.run_sync(_require_head)
+            yield Store(engine, database_clock=database_clock)
+            return
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":  # two processes may start at once
                 await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
@@ -827,7 +985,16 @@ async def open_store(url: str, *, database_clock: bool = True) -> AsyncIterator[
         await engine.dispose()
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
+def _find_file(database: str | None, *, read_only: bool) -> None:
+    if not database or database == ":memory:":
+        return
+    if read_only:
+        Path(database).stat()
+    else:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
     """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes (reliability, point 41)."""
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -837,6 +1004,7 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT // timedelta(milliseconds=1)}")
         cursor.close()
 
@@ -847,7 +1015,19 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", "bot:migrations")
+    config = _alembic()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _require_head(connection: Connection) -> None:
+    ours = ScriptDirectory.from_config(_alembic()).get_current_head()
+    theirs = MigrationContext.configure(connection).get_current_revision()
+    if ours != theirs:
+        raise SchemaDiffers(theirs)
+
+
+def _alembic() -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", "bot:migrations")
+    return config

@@ -34,10 +34,12 @@ class Together(Generic[Item, Answer]):
         return await answer
 
     async def close(self) -> None:
-        """Give up what is under way; nobody is waiting any more, or will get no answer."""
+        """Give up what is under way; whoever still waits is cancelled."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for _, answer in self._waiting:
+            answer.cancel()
 
     async def _run(self) -> None:
         some: list[tuple[Item, asyncio.Future[Answer]]] = []
@@ -51,7 +53,7 @@ class Together(Generic[Item, Answer]):
                 if some:
                     await self._answer(some)
         finally:
-            for _, answer in (*some, *self._waiting):  # only when this task was cancelled
+            for _, answer in some:  # not done only when this task was cancelled
                 answer.cancel()
 
     async def _answer(self, some: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:

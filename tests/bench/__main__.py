@@ -21,7 +21,10 @@ Rows = dict[str, Callable[[str, bool], list[Table]]]
 ROWS: Rows = {
     "throughput": lambda server, small: asyncio.run(
         throughput.measure(
-            server, number=200 if small else throughput.JOBS, workers=(1,) if small else throughput.WORKERS
+            server,
+            number=200 if small else throughput.JOBS,
+            workers=(1,) if small else throughput.WORKERS,
+            rounds=1 if small else throughput.ROUNDS,
         )
     ),
     "in_flight": lambda server, small: asyncio.run(

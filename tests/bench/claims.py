@@ -4,7 +4,7 @@ One cycle takes k waiting jobs (transaction 1) and puts the same k back into the
 so many that are waiting. Every move is a guarded update with its event, whoever makes it:
 
 - ours: `Store.claim` (slots counted, members in turn) and k moves asked for at once;
-- plain SQLAlchemy Core: select k by index, executemany updates, executemany events, in the same tables, no
+- plain SQLAlchemy Core: select k whole rows by index, executemany updates, executemany events, in the same tables, no
   slots, no turns, no machine, no objects;
 - the raw driver: the same statements through sqlite3 (in this thread), aiosqlite, or asyncpg.
 """
@@ -81,7 +81,7 @@ def event(job_id: str, at: Any, outcome: str, before: str, after: str) -> dict[s
 
 def plain_core(engine: AsyncEngine) -> Cycle:
     waiting = (
-        select(jobs.c.id, jobs.c.version)
+        select(jobs)
         .where(IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == "free")
         .order_by(jobs.c.created_at)
         .with_for_update(skip_locked=True)
@@ -101,42 +101,42 @@ def plain_core(engine: AsyncEngine) -> Cycle:
     async def cycle(k: int) -> None:
         now = free.now()
         async with engine.begin() as connection:
-            found = (await connection.execute(waiting.limit(k))).all()
+            found = [(row.id, row.version) for row in (await connection.execute(waiting.limit(k))).all()]
             rows = [{"b_id": i, "b_version": v, "v": v + 1, "at": now} for i, v in found]
             await connection.execute(claim, rows)
             await connection.execute(
-                insert(events), [event(i, now, "Begun", "queued", "submitting") for i, _ in found]
+                insert(events), [event(i, now, "Begun", "queued", "submitting") for i, *_ in found]
             )
         async with engine.begin() as connection:
-            rows = [{"b_id": i, "b_version": v + 1, "v": v + 2, "at": now} for i, v in found]
+            rows = [{"b_id": i, "b_version": v + 1, "v": v + 2, "at": now} for i, v, *_ in found]
             await connection.execute(put_back, rows)
             await connection.execute(
-                insert(events), [event(i, now, "Busy", "submitting", "queued") for i, _ in found]
+                insert(events), [event(i, now, "Busy", "submitting", "queued") for i, *_ in found]
             )
 
     return cycle
 
 
-SELECT = "SELECT id, version FROM jobs WHERE {open} AND state = 'queued' AND route = 'free' ORDER BY created_at LIMIT "
+SELECT = "SELECT id, version, jobs.* FROM jobs WHERE {open} AND state = 'queued' AND route = 'free' ORDER BY created_at LIMIT "
 UPDATE = (
     "UPDATE jobs SET state = {}, version = {}, changed_at = {}, worker = {} WHERE id = {} AND version = {}"
 )
 EVENT = "INSERT INTO events (job_id, at, outcome, from_state, to_state) VALUES ({}, {}, {}, {}, {})"
 
-Rows = Sequence[tuple[str, int]]
+Rows = Sequence[tuple[Any, ...]]  # id, version, and the whole row
 
 
 def claimed(found: Rows, at: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     return (
-        [("submitting", v + 1, at, WORKER, i, v) for i, v in found],
-        [(i, at, "Begun", "queued", "submitting") for i, _ in found],
+        [("submitting", v + 1, at, WORKER, i, v) for i, v, *_ in found],
+        [(i, at, "Begun", "queued", "submitting") for i, *_ in found],
     )
 
 
 def returned(found: Rows, at: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     return (
-        [("queued", v + 2, at, None, i, v + 1) for i, v in found],
-        [(i, at, "Busy", "submitting", "queued") for i, _ in found],
+        [("queued", v + 2, at, None, i, v + 1) for i, v, *_ in found],
+        [(i, at, "Busy", "submitting", "queued") for i, *_ in found],
     )
 
 

@@ -116,7 +116,7 @@ async def test_a_busy_provider_is_asked_later(world: World) -> None:
     await world.engine.run_due()
 
     assert (await world.now(job)).state is State.RENDERING
-    assert [request.reference for request in world.provider.submits] == [f"{job.id}-1", f"{job.id}-1"]
+    assert [request.reference for request in world.provider.submits] == [f"{job.id}-1", f"{job.id}-2"]
 
 
 async def test_a_refused_job_fails_without_a_charge(world: World) -> None:

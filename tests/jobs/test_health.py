@@ -18,6 +18,7 @@ from tests.conftest import Clock
 from tests.jobs.world import (
     KLING,
     RUNWAY,
+    FindingProvider,
     NotingAnnouncer,
     ScriptedProvider,
     World,
@@ -217,6 +218,28 @@ async def test_a_lost_answer_is_never_sent_the_other_way(spare: World) -> None:
 
     states = [(await spare.now(job)).state for job in jobs]
     assert states == [State.UNSURE] * 3 + [State.DELIVERED]
+    assert len(spare.vendor.submits) == 1
+
+
+async def test_what_was_looked_up_in_vain_stays_on_its_route(spare: World) -> None:
+    """A route may be slow to know what it took: it refuses the same reference twice, another route would not."""
+    finding = FindingProvider()
+    spare.engine._providers["makevid"] = finding  # type: ignore[index]
+    finding.on_submit.extend([ProviderUnsure(Cause.NO_ANSWER), ProviderRejected(Cause.NO_CREDIT), AWAY])
+    finding.on_probe.extend([ProviderRejected(Cause.NO_CREDIT)] * 2)
+    job = await spare.ask()
+    await spare.engine.run_due()
+    await spare.ask(asker=3)
+    await pass_by(spare, 100)  # looked up, not there; meanwhile the account is found to be empty
+    assert (await spare.now(job)).state is State.QUEUED
+    assert len(spare.vendor.submits) == 1
+
+    await pass_by(spare, 3600)
+
+    done = await spare.now(job)
+    assert (done.state, done.route) == (State.DELIVERED, "makevid")
+    mine = [request.reference for request in finding.submits if request.reference.startswith(job.id)]
+    assert set(mine) == {f"{job.id}-1"}
     assert len(spare.vendor.submits) == 1
 
 

@@ -218,7 +218,13 @@ class DiscordServer:
 
     async def _put_commands(self, request: web.Request) -> web.Response:
         self.commands = await request.json()
-        extra = {"application_id": str(BOT_ID), "version": "1", "default_member_permissions": None}
+        # What is not sent comes back with its default: a menu's description is empty.
+        extra = {
+            "application_id": str(BOT_ID),
+            "version": "1",
+            "default_member_permissions": None,
+            "description": "",
+        }
         return _json([{"id": str(next(self._ids)), **extra, **command} for command in self.commands])
 
     async def _gateway_address(self, _request: web.Request) -> web.Response:
