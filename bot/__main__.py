@@ -120,8 +120,10 @@ async def build(
             folder=config.data.folder / "clips",
             slots=config.slots_of,
             keep=timedelta(days=config.data.keep_days),
+            forget_servers_after=timedelta(days=config.data.forget_servers_after_days),
             stale=timedelta(seconds=config.engine.stale_after),
         )
+        bot.servers.paused_or_resumed = engine.wake
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(
             store=store,
@@ -189,7 +191,7 @@ def alerts(
         await store.remember(key, began)
         if budget.scope is Scope.ALL:
             await announcer.tell_owner_of_budget(budget, mark)
-        elif channel_id := (await settings(guild_id)).audit_channel:
+        elif guild_id and (channel_id := (await settings(guild_id)).audit_channel):
             await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
 
     return alert

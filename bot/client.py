@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
+import aiohttp
 import discord
 import structlog
 from discord import app_commands
@@ -18,7 +20,7 @@ from bot.ui.controls import JobButton, ModelSelect, on_form
 
 log = structlog.get_logger(__name__)
 
-COGS = ("cogs.animate", "cogs.requeue", "cogs.about")
+COGS = ("cogs.animate", "cogs.requeue", "cogs.settings", "cogs.joining", "cogs.about")
 
 # What an invite asks for, and nothing more. Add Reactions is for the 🔁 under a post.
 PERMISSIONS = discord.Permissions(
@@ -69,6 +71,7 @@ class AnimaticBot(commands.AutoShardedBot):
         )
         self._store = store
         self.requeue_emoji = requeue_emoji
+        self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:
         self.add_dynamic_items(JobButton, ModelSelect)
@@ -77,6 +80,21 @@ class AnimaticBot(commands.AutoShardedBot):
         for cog in COGS:
             await self.load_extension(cog)
         await self._sync_when_changed()
+
+    def mention(self, command: str) -> str:
+        """A command's name, to be clicked where its id is known."""
+        known = self.command_ids.get(command)
+        return f"</{command}:{known}>" if known else f"/{command}"
+
+    async def write_down(self, guild_id: int, lines: Sequence[str], *channel_ids: int | None) -> None:
+        """Write lines into channels of a server's moderators; they ping nobody. Never raises."""
+        for channel_id in dict.fromkeys(one for one in channel_ids if one is not None):
+            channel = self.get_partial_messageable(channel_id, guild_id=guild_id)
+            try:
+                for line in lines:
+                    await channel.send(line, allowed_mentions=discord.AllowedMentions.none())
+            except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+                log.info("not_written_down", guild=guild_id, error=type(error).__name__)
 
     async def launch_shards(self) -> None:
         """Ask Discord, or the configured proxy, for the gateway's address also when the shards are given.
@@ -106,8 +124,17 @@ class AnimaticBot(commands.AutoShardedBot):
         payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
         digest = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()
         key = f"commands:{self.application_id}"
+        names = f"command_ids:{self.application_id}"
         if await self._store.recall(key) == digest:
+            known = await self._store.recall(names)
+            self.command_ids = json.loads(known) if known else {}
             return
-        await self.tree.sync()
+        synced = await self.tree.sync()
+        self.command_ids = {
+            command.name: command.id
+            for command in synced
+            if command.type is discord.AppCommandType.chat_input
+        }
+        await self._store.remember(names, json.dumps(self.command_ids))
         await self._store.remember(key, digest)
         log.info("commands_synced", commands=len(payload))

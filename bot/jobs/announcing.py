@@ -16,12 +16,14 @@ class Waiting:
     """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness.
 
     `looking`: the route is being asked whether it took an unsure job, so nobody has to decide yet.
+    `paused`: nothing new is started in its server.
     """
 
     place: int | None = None
     due: datetime | None = None
     late: bool = False
     looking: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -674,6 +674,17 @@ class Desk:
         self._wake()
         return moved
 
+    async def leave(self, guild_id: int) -> int:
+        """The bot is no longer in a server: what is not paid there is called off. The number of these jobs.
+
+        What is paid is made, and goes to its asker.
+        """
+        cancelled = 0
+        for job in await self._store.waiting_in(guild_id):
+            cancelled += await self._store.advance(job, Cancelled(), self._now()) is not None
+        self._wake()
+        return cancelled
+
     async def card_deleted(self, message_id: int) -> None:
         """Somebody deleted a card: a job that is not paid yet is called off with it."""
         job = await self._store.by_card(message_id)

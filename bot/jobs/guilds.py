@@ -177,6 +177,7 @@ class Guilds:
         self._store = store
         self._now = now
         self.usual = usual
+        self.paused_or_resumed: Callable[[], None] = lambda: None
         self._kept: dict[int | None, tuple[datetime, GuildSettings]] = {}
 
     async def settings(self, guild_id: int | None) -> GuildSettings:
@@ -219,6 +220,7 @@ class Guilds:
         if guild_id is None:
             self._kept.clear()
         self._kept.pop(guild_id, None)
+        self.paused_or_resumed()
         return changed
 
     async def joined(self, guild_id: int) -> bool:

@@ -176,15 +176,10 @@ class DiscordAnnouncer:
         """That so many per cent of what the whole bot may spend are spent. Never raises."""
         await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
 
-    async def tell_server_of_budget(
-        self, channel_id: int, guild_id: int | None, budget: Budget, mark: int
-    ) -> None:
+    async def tell_server_of_budget(self, channel_id: int, guild_id: int, budget: Budget, mark: int) -> None:
         """The same of what one server may spend, in the channel of its moderators. Never raises."""
         text = cards.budget_spent(budget, mark, self._menu.currency, self._now())
-        try:
-            await self._bot.get_partial_messageable(channel_id, guild_id=guild_id).send(text)
-        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-            log.info("server_not_told", error=type(error).__name__)
+        await self._bot.write_down(guild_id, [text], channel_id)
 
     async def _write_to_owner(self, text: str) -> None:
         try:

@@ -34,9 +34,14 @@ MONEY = {
 EXPIRED = {10062, 10015, 50027}  # unknown interaction, unknown webhook, invalid webhook token
 
 
-def missing_permissions(permissions: discord.Permissions, *, thread: bool = False) -> list[str]:
-    """The names of what the bot lacks in a channel, empty when it can work there."""
-    needed = dict(NEEDED)
+def missing_permissions(
+    permissions: discord.Permissions, *, thread: bool = False, invited: bool = False
+) -> list[str]:
+    """The names of what the bot lacks in a channel, empty when it can work there.
+
+    `invited`: also what it was invited with and can do without.
+    """
+    needed = NEEDED | ({"add_reactions": "Add Reactions"} if invited else {})
     if thread:
         del needed["send_messages"]
         needed["send_messages_in_threads"] = "Send Messages in Threads"

@@ -170,6 +170,8 @@ def _inside(sentence: str) -> str:
 
 def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
     match job.state:
+        case State.QUEUED if waiting.paused:
+            return "Waiting: new clips are paused", STOPPED
         case State.DRAFT | State.QUEUED:
             place = f", number {waiting.place} in line" if waiting.place and waiting.place > 1 else ""
             return f"Waiting to start{place}", WORKING

@@ -4,7 +4,13 @@ Sentences about jobs stand in `cards`, private answers in `answer`, modals in `f
 a refusal stands beside the rule that it tells.
 """
 
-COMMANDS = {"animate": "Bring a picture to life as a short video"}
+COMMANDS = {
+    "animate": "Bring a picture to life as a short video",
+    "settings": "Decide where, for whom and at what cost clips are made in this server",
+    "pause": "Start no new clips; those being made are finished",
+    "resume": "Start new clips again",
+}
+OPTIONS = {"everywhere": "In all servers; only for this bot's owner"}
 ANIMATE_MENU = "Animate this picture"
 
 # How sentences about pictures begin.
