@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(ARGS)

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from discord.http import Route
 from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
+from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
 from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
@@ -136,6 +137,13 @@ async def build(
             budgets=owner_budgets(config),
             alert=alerts(store, announcer, now, bot.servers.settings),
             settings=bot.servers.settings,
+        )
+        bot.archive = Archive(
+            store=store,
+            menu=menu,
+            now=now,
+            slots=config.slots_of,
+            keep_days=config.data.keep_days,
         )
         callbacks = None
         if config.callbacks.public_url:
@@ -283,6 +291,8 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
                 mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
             except ValueError as error:
                 mistakes.append(f"models.{name}.fallback: {error}")
+        if first := config.routes.configured[settings.route].first_poll_seconds:
+            can = replace(can, first_poll=timedelta(seconds=first))
         listed = settings.price is None and can.prices and config.money.currency == "$"
         models[name] = Model(
             name=name,

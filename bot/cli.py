@@ -102,6 +102,10 @@ def worker(config: ConfigPath = None) -> None:
 @app.command()
 def demo(
     port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.")] = 8770,
+    all_routes: Annotated[
+        bool,
+        typer.Option("--all-routes", help="With every provider, played on this machine: all models to try."),
+    ] = False,
     once: Annotated[
         bool, typer.Option("--once", help="No browser: one member animates, then reacts.")
     ] = False,
@@ -116,7 +120,7 @@ def demo(
 
     if not once:
         try:
-            asyncio.run(demo_world.serve(port, console))
+            asyncio.run(demo_world.serve(port, console, all_routes=all_routes))
         except Refusal as refusal:
             _stop(refusal, 1)
         return

@@ -12,15 +12,26 @@ from discord.ext import commands
 from discord.gateway import DiscordWebSocket
 from yarl import URL
 
+from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
 from bot.jobs.store import Store
 from bot.ui import answer
 from bot.ui.controls import JobButton, ModelSelect, on_form
+from bot.ui.guide import ForgetButton, Reader
+from bot.ui.lists import HistoryButton, QueueButton
 
 log = structlog.get_logger(__name__)
 
-COGS = ("cogs.animate", "cogs.requeue", "cogs.settings", "cogs.joining", "cogs.about")
+COGS = (
+    "cogs.animate",
+    "cogs.requeue",
+    "cogs.lists",
+    "cogs.members",
+    "cogs.settings",
+    "cogs.joining",
+    "cogs.about",
+)
 
 # What an invite asks for, and nothing more. Add Reactions is for the 🔁 under a post.
 PERMISSIONS = discord.Permissions(
@@ -47,6 +58,7 @@ class AnimaticBot(commands.AutoShardedBot):
 
     desk: Desk
     servers: Guilds
+    archive: Archive
     serves_commands = True
 
     def __init__(
@@ -74,17 +86,12 @@ class AnimaticBot(commands.AutoShardedBot):
         self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, ModelSelect)
+        self.add_dynamic_items(JobButton, ModelSelect, HistoryButton, QueueButton, ForgetButton)
         if not self.serves_commands:
             return
         for cog in COGS:
             await self.load_extension(cog)
         await self._sync_when_changed()
-
-    def mention(self, command: str) -> str:
-        """A command's name, to be clicked where its id is known."""
-        known = self.command_ids.get(command)
-        return f"</{command}:{known}>" if known else f"/{command}"
 
     async def write_down(self, guild_id: int, lines: Sequence[str], *channel_ids: int | None) -> None:
         """Write lines into channels of a server's moderators; they ping nobody. Never raises."""
@@ -95,6 +102,10 @@ class AnimaticBot(commands.AutoShardedBot):
                     await channel.send(line, allowed_mentions=discord.AllowedMentions.none())
             except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
                 log.info("not_written_down", guild=guild_id, error=type(error).__name__)
+
+    def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
+        """Somebody to whom commands are named."""
+        return Reader(permissions=interaction.permissions, command_ids=self.command_ids)
 
     async def launch_shards(self) -> None:
         """Ask Discord, or the configured proxy, for the gateway's address also when the shards are given.

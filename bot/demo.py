@@ -6,6 +6,7 @@ with the wall clock and refreshes the page when something happened.
 """
 
 import asyncio
+import importlib
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +24,15 @@ from simcord import ChannelHandle, Env, MemberActor, SetupError
 
 from bot import __main__ as root
 from bot import logs
-from bot.config import Config, DataSettings, DiscordSettings, ModelSettings, StoreSettings
+from bot.config import (
+    Config,
+    DataSettings,
+    DiscordSettings,
+    ModelSettings,
+    NetworkSettings,
+    RoutesSettings,
+    StoreSettings,
+)
 from bot.errors import Refusal
 from bot.jobs.machine import Job, State
 from bot.media import clip as clips
@@ -52,22 +61,50 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
-    """Start the bot in a new simulated server that keeps its files in `folder`."""
+async def pretended_routes(folder: Path) -> AsyncIterator[tuple[RoutesSettings, dict[str, ModelSettings]]]:
+    """Every provider there is, played on this machine. Raises Refusal outside of the source tree."""
+    try:
+        everything = importlib.import_module("tests.servers.everything")
+    except ImportError:
+        raise Refusal(
+            "The providers are played by servers that lie in the source tree: use --all-routes there, as in "
+            "make demo ARGS=--all-routes"
+        ) from None
+    async with everything.all_routes(folder) as sections:
+        routes = RoutesSettings.model_validate(sections)
+        models: dict[str, ModelSettings] = {}
+        for route, settings in routes.configured.items():
+            for name, variant in settings.usual_models.items():
+                free = name if name not in models else f"{route}-{name}"
+                models[free] = ModelSettings(route=route, variant=variant, label=f"{variant} ({route})")
+        yield routes, models
+
+
+@asynccontextmanager
+async def world(folder: Path, *, all_routes: bool = False) -> AsyncIterator[World]:
+    """Start the bot in a new simulated server that keeps its files in `folder`.
+
+    `all_routes`: with every provider played on loopback, else with sketches alone.
+    """
     url = SecretStr(f"sqlite+aiosqlite:///{(folder / 'demo.db').as_posix()}")
     # Made without validation, and so without the environment: the demo touches no real database or key.
-    config = Config.model_construct(
-        discord=DiscordSettings(shard_count=1),
-        store=StoreSettings(url=url),
-        data=DataSettings(folder=folder),
-        models={"sketch": ModelSettings(route="sketch")},
-    )
+    routes, models = RoutesSettings(), {"sketch": ModelSettings(route="sketch")}
     clock: list[Env] = []
 
     def now() -> datetime:
         return clock[0].now()
 
     async with AsyncExitStack() as stack:
+        if all_routes:
+            routes, models = await stack.enter_async_context(pretended_routes(folder))
+        config = Config.model_construct(
+            discord=DiscordSettings(shard_count=1),
+            store=StoreSettings(url=url),
+            data=DataSettings(folder=folder),
+            network=NetworkSettings(allow_private_addresses=all_routes),
+            routes=routes,
+            models=models,
+        )
         animatic = await stack.enter_async_context(root.build(config, now=now))
         running = simcord.run(animatic.bot, check_errors=False, settle_timeout=60.0)
         env = await stack.enter_async_context(running)
@@ -89,9 +126,9 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def open_page(folder: Path, *, port: int) -> AsyncIterator[simcord.Preview]:
+async def open_page(folder: Path, *, port: int, all_routes: bool = False) -> AsyncIterator[simcord.Preview]:
     """The channel of a new world as a page of this machine, kept up to date; 0 takes a free port."""
-    async with world(folder) as here:
+    async with world(folder, all_routes=all_routes) as here:
         await here.moderator.send(here.channel, WELCOME)
         viewers = [here.member, here.moderator]
         async with here.env.preview(here.channel, viewers=viewers, layout="channel", port=port) as page:
@@ -105,18 +142,18 @@ async def open_page(folder: Path, *, port: int) -> AsyncIterator[simcord.Preview
                 await asyncio.gather(ticker, return_exceptions=True)
 
 
-async def serve(port: int, console: Console) -> None:
+async def serve(port: int, console: Console, *, all_routes: bool = False) -> None:
     """Show the channel on a page of this machine until Ctrl+C, or until the page ends the session."""
     logs.configure("INFO", "auto")
     try:
-        await _serve(port, console)
+        await _serve(port, console, all_routes)
     except SetupError as error:
         raise Refusal(f"The page cannot be opened: {error}. Try another --port.") from error
 
 
-async def _serve(port: int, console: Console) -> None:
+async def _serve(port: int, console: Console, all_routes: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
-        async with open_page(Path(folder), port=port) as page:
+        async with open_page(Path(folder), port=port, all_routes=all_routes) as page:
             console.print("\n[bold]Animatic demo[/bold]: open this page in a browser\n")
             console.print(f"  {page.url}\n", soft_wrap=True)
             console.print("Type /animate, add a picture, send. Ctrl+C ends the demo.\n")

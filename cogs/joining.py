@@ -6,6 +6,7 @@ from discord.ext import commands
 
 from bot.client import AnimaticBot
 from bot.ui import answer, settings
+from bot.ui.guide import Reader
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +26,9 @@ class Joining(commands.Cog):
         missing = answer.missing_permissions(channel.permissions_for(guild.me), invited=True)
         try:
             await channel.send(
-                settings.hello(self.bot.mention("animate"), self.bot.mention("settings"), missing)
+                settings.hello(
+                    Reader(permissions=guild.me.guild_permissions, command_ids=self.bot.command_ids), missing
+                )
             )
         except discord.HTTPException as error:
             log.info("hello_not_said", guild=guild.id, status=error.status)

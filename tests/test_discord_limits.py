@@ -7,16 +7,20 @@ resources/message), and two that are known from its tracker: discord-api-docs PR
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import discord
 import pytest
 from simcord.components import COMPONENTS_V2_FLAG, validate_components, validate_modal
 
 from bot.config import ModelSettings
 from bot.errors import Cause, Refusal
 from bot.jobs.announcing import Waiting
-from bot.jobs.desk import Ask, asked, possible
+from bot.jobs.archive import HISTORY_PAGE, QUEUE_PAGE, Line, Past, Shown, Turn, Way
+from bot.jobs.browsing import MINE, Crowd
+from bot.jobs.desk import Ask, Forgetting, asked, possible
 from bot.jobs.guilds import (
     MOST_CENTS,
     MOST_CHOSEN,
@@ -27,10 +31,10 @@ from bot.jobs.guilds import (
     WhosePictures,
 )
 from bot.jobs.health import Trouble
-from bot.jobs.machine import Charge, Job, Lineage, State
+from bot.jobs.machine import OPEN, Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
 from bot.providers.base import Capabilities
-from bot.ui import cards, catalogue, forms
+from bot.ui import cards, catalogue, forms, guide, lists
 from bot.ui import settings as panels
 from bot.ui.controls import LABELS, JobButton, ModelSelect, form_ask
 from bot.ui.sources import MOST_PICTURES, Source
@@ -106,7 +110,6 @@ def wordy_job(state: State, **changes: Any) -> Job:
     """A job of that menu with everything set to its longest."""
     return replace(
         a_job(state),
-        id=ID,
         asker_id=USER,
         model=wordy_menu().default,
         prompt="Ж@`" * 2000,
@@ -120,7 +123,7 @@ def wordy_job(state: State, **changes: Any) -> Job:
         picture_file="picture.png",
         end_picture_file="end-picture.png",
         price_cents=123_456_789,
-        **changes,
+        **({"id": ID} | changes),
     )
 
 
@@ -480,3 +483,99 @@ def test_no_sentence_of_a_cog() -> None:
         source = Path(f"cogs/{cog}.py").read_text(encoding="utf-8")
         without_docstrings = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
         assert sentence.findall(without_docstrings) == []
+
+
+# Lists and what the bot says about itself
+
+
+@pytest.mark.parametrize("state", [*sorted(OPEN), State.UNDELIVERABLE, State.FAILED])
+@pytest.mark.parametrize("cause", [None, *Cause])
+def test_every_queue(state: State, cause: Cause | None) -> None:
+    """A full page of the wordiest clips, in a server that waits for every model."""
+    now = a_job(State.QUEUED).created_at
+    jobs = tuple(
+        (
+            wordy_job(state, cause=cause, id=f"{number:a>20}", card_id=USER, guild_id=USER),
+            Waiting(place=10**6, due=now, late=True),
+        )
+        for number in range(QUEUE_PAGE)
+    )
+    menu = wordy_menu()
+    crowd = Crowd(
+        by_model=tuple((name, 10**6, 10**6) for name in menu.models), members=10**6, elsewhere=10**6
+    )
+
+    for mine in ((), jobs):
+        line = Line(mine=mine, page=1, pages=10**6, crowd=crowd, cards=jobs)
+        view = lists.queue(line, menu, now + timedelta(hours=1))
+        check_message(view.to_components())
+
+
+@pytest.mark.parametrize("state", MINE)
+@pytest.mark.parametrize("cause", [None, *Cause])
+def test_every_page_of_the_past(state: State, cause: Cause | None) -> None:
+    """As many as fit are shown; the rest is on the next page."""
+    job = wordy_job(state, cause=cause, post_id=USER, guild_id=USER, charge=Charge.MAYBE)
+    turn = Turn(member_id=USER, model=wordy_menu().default)
+    past = Past(turn=turn, jobs=(job,) * HISTORY_PAGE, newer=True, older=False)
+
+    payload = lists.history(past, wordy_menu()).to_components()
+
+    check_message(payload)
+    assert [part["label"] for part in walk(payload) if part["type"] == BUTTON] == ["Newer", "Older"]
+    assert sum("/show" in part.get("content", "") for part in walk(payload)) >= 3
+
+
+@pytest.mark.parametrize("lineage", Lineage)
+@pytest.mark.parametrize("state", State)
+def test_every_clip_shown(state: State, lineage: Lineage) -> None:
+    """With a parent, many children, all times and a negative prompt."""
+    now = a_job(State.QUEUED).created_at
+    job = wordy_job(
+        state,
+        lineage=lineage,
+        parent_id=ID,
+        cause=Cause.MODERATION,
+        post_id=USER,
+        submitted_at=now,
+        rendered_at=now,
+    )
+    shown = Shown(job=job, waiting=Waiting(), parent=job, takes=10**6)
+
+    check_message(lists.show(shown, wordy_menu(), now, reader_id=USER).to_components())
+    assert len(lists.choice(job, wordy_menu(), now)) <= OPTION_TEXT
+
+
+async def test_help_and_privacy_with_a_wordy_config(town: Town) -> None:
+    """The commands always fit; of the models, as many as do."""
+    bot = town.animatic.bot
+    reader = guide.Reader(
+        permissions=discord.Permissions.all(),
+        command_ids={command.name: USER for command in bot.tree.get_commands()},
+    )
+
+    for view in (
+        guide.help_text(bot.tree, wordy_menu(), f"<a:{'e' * 32}:{USER}>", reader),
+        guide.privacy(wordy_menu(), 10**6, reader),
+        guide.confirm((10**6, 10**6, 10**6), USER),
+        guide.forgetting(Forgetting(cancelled=10**6, under_way=10**6), posts=True),
+    ):
+        check_message(view.to_components())
+    for withheld in (True, False):
+        assert len(guide.consent_is(withheld, reader)) <= CONTENT
+
+
+def test_buttons_of_lists_are_understood_again() -> None:
+    """Each by its own kind alone."""
+    turn = Turn(member_id=USER, model="m" * 32, way=Way.OLDER, beside=ID)
+    items = [
+        JobButton(ID, "post"),
+        lists.QueueButton(10**5, "Previous"),
+        lists.HistoryButton(turn),
+        guide.ForgetButton(USER, "posts"),
+    ]
+
+    check_controls([item.item.to_component_dict() for item in items])
+    for item in items:
+        fits = [other for other in items if other.template.fullmatch(item.custom_id)]
+        assert fits == [item]

@@ -101,7 +101,15 @@ def test_the_ui_knows_neither_cogs_nor_routes(graph: grimp.ImportGraph) -> None:
 
 def test_cogs_know_desk_and_ui(graph: grimp.ImportGraph) -> None:
     """A cog has no way to the database, the engine or a provider."""
-    shut = ("bot.jobs.store", "bot.jobs.tables", "bot.jobs.engine", "bot.config", "bot.__main__", "bot.demo")
+    shut = (
+        "bot.jobs.store",
+        "bot.jobs.members",
+        "bot.jobs.tables",
+        "bot.jobs.engine",
+        "bot.config",
+        "bot.__main__",
+        "bot.demo",
+    )
     found = [
         (cog, imported)
         for cog in graph.find_descendants("cogs")
@@ -112,6 +120,17 @@ def test_cogs_know_desk_and_ui(graph: grimp.ImportGraph) -> None:
     ]
 
     assert found == []
+
+
+def test_sql_is_in_few_places(graph: grimp.ImportGraph) -> None:
+    """The store, and beside it what people read, and what they decide about their data."""
+    assert graph.find_modules_that_directly_import("bot.jobs.tables") == {
+        "bot.jobs.browsing",
+        "bot.jobs.members",
+        "bot.jobs.store",
+        "bot.jobs.tally",
+        "bot.migrations.env",
+    }
 
 
 def test_nobody_imports_cogs(graph: grimp.ImportGraph) -> None:

@@ -102,6 +102,13 @@ class Announcer(Protocol):
         """After the post: take the card away and invite requeues. Whether nothing is left to do. Never raises."""
         ...
 
+    async def erase(self, job: Job, *, post: bool) -> bool:
+        """Delete the card of a job that has ended, and its post when asked to. Whether nothing is left to do.
+
+        Never raises.
+        """
+        ...
+
     async def clear_card(self, job: Job) -> None:
         """Look in the channel for the card of a draft that was called off, and show on it that it was.
 

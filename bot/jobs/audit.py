@@ -23,6 +23,7 @@ from bot.jobs.engine import DRAFT_LIFE, GRACE, OLD_FILE, POSTING_LIFE, UNSURE_LI
 from bot.jobs.ledger import Kind
 from bot.jobs.machine import (
     ARROWS,
+    NOBODY,
     REQUESTED,
     Absent,
     Begun,
@@ -152,7 +153,7 @@ def _paid_calls(dossier: Dossier, job: Job) -> Iterator[Finding]:
 
 
 def _post(job: Job) -> Iterator[Finding]:
-    if job.state is State.DELIVERED and job.post_id is None:
+    if job.state is State.DELIVERED and job.post_id is None and job.asker_id != NOBODY:
         yield Finding("I2", job.id, "is delivered, but names no post")
     if job.state is not State.DELIVERED and job.post_id is not None:
         yield Finding("I2", job.id, f"is {job.state}, but names a post")
@@ -199,7 +200,7 @@ def _overdue(job: Job, now: datetime, deadline: timedelta) -> Iterator[Finding]:
         State.SUBMITTING: (job.changed_at, GRACE),
         State.UNSURE: (job.changed_at, UNSURE_LIFE),
         State.RENDERING: (job.submitted_at, deadline + KEEP_ASKING),
-        State.POSTING: (job.rendered_at, POSTING_LIFE),
+        State.POSTING: (job.postable_since, POSTING_LIFE),
     }.get(job.state, (None, SLACK))
     if began is not None and now - began > longest + SLACK:
         yield Finding(
@@ -244,7 +245,8 @@ def _clip(
     kept_for = _OLD_CLIP + (keep if job.state is State.UNDELIVERABLE else timedelta(0))
     if age_of_file is not None and age_of_file > _OLD_CLIP and not job.is_open and ended > kept_for:
         yield Finding("I6", job.id, f"is {job.state}, but its clip was never cleared away")
-    if age_of_file is None and job.state is State.UNDELIVERABLE and SLACK < ended < keep:
+    wanted = job.state is State.UNDELIVERABLE and job.asker_id != NOBODY
+    if age_of_file is None and wanted and SLACK < ended < keep:
         yield Finding(
             "I6",
             job.id,

@@ -5,6 +5,7 @@ queued or paid. What a person can mend is raised as a Refusal.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
@@ -19,7 +20,20 @@ from bot.jobs.budgets import Budget, Scope
 from bot.jobs.guilds import GuildSettings, SettingsOf, WhosePictures, usual_settings
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits
-from bot.jobs.machine import CANCELLABLE, Cancelled, CardPosted, GaveUp, Job, Lineage, State, TriedAgain
+from bot.jobs.machine import (
+    CANCELLABLE,
+    NOBODY,
+    Cancelled,
+    CardPosted,
+    GaveUp,
+    Job,
+    Lineage,
+    Posted,
+    Redelivered,
+    State,
+    TriedAgain,
+)
+from bot.jobs.members import Members
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import AlreadyThere, Store, new_job_id
 from bot.jobs.tally import Load
@@ -86,6 +100,14 @@ class Plan:
     loop: bool
     sound: bool
     price_cents: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgetting:
+    """What asking to be forgotten did: waiting clips that were cancelled, and those that are finished first."""
+
+    cancelled: int
+    under_way: int
 
 
 class Dear(Exception):
@@ -352,6 +374,7 @@ class Desk:
         self._alert = alert
         self._settings_of = settings
         self._store = store
+        self._members = Members(store)
         self._limits = limits
         self._health = health
         self._announcer = announcer
@@ -636,7 +659,7 @@ class Desk:
     async def job(self, job_id: str) -> Job:
         """The job of this id. Raises Refusal when it is not, or no longer, known."""
         job = await self._store.get(job_id)
-        if job is None:
+        if job is None or job.asker_id == NOBODY:
             raise Refusal("I do not know this clip any more.")
         return job
 
@@ -644,7 +667,8 @@ class Desk:
         return await self._store.by_post(message_id)
 
     async def require_consent(self, who: Who, author_id: int) -> None:
-        """Raises Refusal when this server does not let this person use a picture of that author."""
+        """Raises Refusal when this server does not let this person use a picture of that author, or the author
+        does not want it."""
         if author_id == who.id:
             return
         settings = await self.settings(who.guild_id)
@@ -653,6 +677,8 @@ class Desk:
                 "Here everybody may use only their own pictures, and this one is from "
                 f"<@{author_id}>. Use /animate with a picture of your own. {FREE}"
             )
+        if await self._members.withholds_pictures(author_id):
+            raise Refusal(f"<@{author_id}> does not want others to animate their pictures. {FREE}")
 
     async def require_consent_for(self, who: Who, parent: Job) -> None:
         """The same, for what is to come from this clip."""
@@ -728,6 +754,71 @@ class Desk:
         if moved is None:
             return await self.let_go(who, job_id)
         await self._announcer.draw(moved, Waiting())
+        return moved
+
+    async def withholds_pictures(self, who: Who) -> bool:
+        """Whether this person keeps others from animating their pictures."""
+        return await self._members.withholds_pictures(who.id)
+
+    async def withhold_pictures(self, who: Who, withheld: bool) -> None:
+        """Keep others from animating this person's pictures from now on, or let them."""
+        await self._members.withhold_pictures(who.id, self._now() if withheld else None)
+
+    def require_oneself(self, who: Who, member_id: int) -> None:
+        """Raises Refusal where only the person themselves may decide."""
+        if who.id != member_id:
+            raise Refusal(f"Only <@{member_id}> can decide this.")
+
+    async def forget(self, who: Who, *, posts: bool) -> Forgetting:
+        """Cancel what this person has waiting, in all servers, and have the rest forgotten when it has ended.
+
+        `posts`: their posted clips are deleted from the channels too.
+        """
+        cancelled = 0
+        for job in await self._members.waiting_of(who.id):
+            with suppress(Refusal):  # it has started meanwhile: it is finished first, then
+                await self.cancel(who, job.id)
+                cancelled += 1
+        await self._members.forget(who.id, self._now(), posts=posts)
+        logger.info("member_to_be_forgotten", asker=who.id)
+        self._wake()
+        return Forgetting(cancelled=cancelled, under_way=await self._members.under_way(who.id))
+
+    async def redeliver(self, who: Who, job_id: str) -> Job:
+        """Have a finished clip that could not be posted be posted where this person is. Raises Refusal.
+
+        The job, POSTING; or DELIVERED when it turns out to have been posted before.
+        """
+        job = await self.job(job_id)
+        self._only_for(who, job, "have this clip posted")
+        if job.guild_id != who.guild_id:
+            raise Refusal("This clip belongs to another server.")
+        (await self.settings(who.guild_id)).admit_channel((who.channel_id, who.thread_of))
+        if job.redelivered_at and job.state is State.POSTING:
+            return job
+        if job.redelivered_at and job.state is State.FAILED:
+            raise Refusal("The clip is gone at the provider too, so there is nothing left to post.")
+        if job.state is not State.UNDELIVERABLE:
+            raise Refusal("There is nothing to post here any more.")
+        try:
+            found = await self._announcer.find_post(
+                job
+            )  # where it was tried last: its answer may have been lost
+        except PostLater:
+            raise Refusal(
+                "Discord does not answer me just now. Please try again. The clip is kept."
+            ) from None
+        outcome = Posted(found) if found else Redelivered(who.channel_id)
+        try:
+            moved = await self._store.advance(job, outcome, self._now())
+        except AlreadyThere:
+            raise Refusal(
+                "You have another take of this in the queue. When that is done, I can post this one."
+            ) from None
+        if moved is None:
+            return await self.redeliver(who, job_id)
+        logger.info("job_redelivered", job=moved.id, state=moved.state)
+        self._wake()
         return moved
 
     async def may_delete(self, who: Who, job_id: str) -> Job:

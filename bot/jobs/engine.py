@@ -23,6 +23,7 @@ from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.health import FOR_THE_OWNER, Health, Trouble
 from bot.jobs.machine import (
+    NOBODY,
     Absent,
     Accepted,
     Broke,
@@ -42,6 +43,7 @@ from bot.jobs.machine import (
     StillRendering,
     Stumbled,
 )
+from bot.jobs.members import Members
 from bot.jobs.models import Menu, Way
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.schedule import Schedule
@@ -107,6 +109,8 @@ class Engine:
         self._forget_servers_after = forget_servers_after
         self._schedule = Schedule(store=store, can=self._can, now=now)
         self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
+        self._members = Members(store)
+        self._forgetting = False
         self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
         self._paying: set[str] = set()
@@ -327,6 +331,7 @@ class Engine:
             self._files_swept = now
             await self._sweep_files()
             await self._store.forget_guilds(now - self._forget_servers_after)
+            await self._members.forget_costs(now)
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
@@ -346,13 +351,31 @@ class Engine:
             if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
                 self._start(self._finish(job), job.id)
 
+        if not self._forgetting and (forgotten := await self._members.to_forget()):
+            self._forgetting = True
+            self._start(self._forget(forgotten))
+
+    async def _forget(self, some: Sequence[tuple[Job, bool]]) -> None:
+        """Take the messages of jobs away, and then the member's name and words off their rows."""
+        try:
+            for job, post in some:
+                late = self._now() - job.changed_at > FINISHED_WITHIN
+                if await self._announcer.erase(job, post=post) or late:
+                    await self._members.forgotten(job)
+        finally:
+            self._forgetting = False
+
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""
         for path in await asyncio.to_thread(self._old_files):
             job = await self._store.get(path.stem.lstrip(".").split(".")[0])
             kept = job is not None and (
                 job.state is State.POSTING
-                or (job.state is State.UNDELIVERABLE and self._now() - job.changed_at < self._keep)
+                or (
+                    job.state is State.UNDELIVERABLE
+                    and job.asker_id != NOBODY
+                    and self._now() - job.changed_at < self._keep
+                )
             )
             if not kept or path.suffix != ".mp4" or path.stem.startswith("."):
                 await asyncio.to_thread(path.unlink, missing_ok=True)
@@ -577,14 +600,13 @@ class Engine:
         assert job.clip_url is not None
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         clip = self._folder / f"{job.id}.mp4"
-        provider = self._providers[job.route]
         outcome: Outcome
         try:
             post_id = await self._announcer.find_post(job) if again else None
             reach("engine.found")
             if post_id is None:
                 if not clip.exists():
-                    await provider.fetch(job.clip_url, clip)
+                    await self._route(job).fetch(job.clip_url, clip)
                 reach("engine.fetched")
                 post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job))
                 reach("engine.posted")
@@ -644,7 +666,7 @@ class Engine:
     async def _fresh_link(self, job: Job, cause: Cause) -> Outcome:
         assert job.provider_task is not None
         try:
-            answer = await self._providers[job.route].check(job.provider_task)
+            answer = await self._route(job).check(job.provider_task)
         except ProviderError as error:
             return self._stumbled(job, error.cause, BUSY_PAUSE)
         match answer:
@@ -657,9 +679,16 @@ class Engine:
             case _:
                 assert_never(answer)
 
+    def _route(self, job: Job) -> Provider:
+        """Raises ProviderUnsure when the route was taken out of the config meanwhile: it may come back."""
+        provider = self._providers.get(job.route)
+        if provider is None:
+            raise ProviderUnsure(Cause.NO_ANSWER, "route not configured")
+        return provider
+
     def _stumbled(self, job: Job, cause: Cause, pause: timedelta) -> Stumbled | CouldNotPost:
         """Again later, a little longer each time, for a day."""
-        if job.rendered_at and self._now() - job.rendered_at > POSTING_LIFE:
+        if job.postable_since and self._now() - job.postable_since > POSTING_LIFE:
             return CouldNotPost(cause)
         pause = max(pause, timedelta(seconds=5)) * 2 ** min(job.stumbles, 6)
         return Stumbled(cause, min(pause, LONGEST_PAUSE))

@@ -134,14 +134,18 @@ class GuildSettings(BaseModel):
                 f"when they resume. Please try again later. {FREE}"
             )
 
+    def admit_channel(self, channels: Collection[int | None]) -> None:
+        """Raises Refusal where no clips may be: see `admit`."""
+        if self.channels and self.channels.isdisjoint(channels):
+            raise Refusal(f"Clips are made only in {_either(self.channels, '<#{}>')} here. {FREE}")
+
     def admit(self, *, channels: Collection[int | None], roles: Collection[int], moderator: bool) -> None:
         """Raises Refusal when a person with these roles may not have a clip made here and now.
 
         `channels` is where they ask: a channel, or a thread and the channel that it is in.
         """
         self.refuse_paused()
-        if self.channels and self.channels.isdisjoint(channels):
-            raise Refusal(f"Clips are made only in {_either(self.channels, '<#{}>')} here. {FREE}")
+        self.admit_channel(channels)
         if self.roles and not moderator and self.roles.isdisjoint(roles):
             raise Refusal(f"Only {_either(self.roles, '<@&{}>')} may have clips made here. {FREE}")
 

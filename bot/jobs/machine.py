@@ -17,6 +17,8 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     RENDERING, POSTING ──Broke────────────────────────────► FAILED
     POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
     POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
+    UNDELIVERABLE ──Redelivered (a person's click)────────► POSTING, in the channel where they clicked
+    UNDELIVERABLE ──Posted (it was there after all)───────► DELIVERED
     RENDERING, POSTING ──Rescued (its worker is gone)─────► the same state, under a new worker
     RENDERING, POSTING ──Rescued (once too often)─────────► FAILED, UNDELIVERABLE
     QUEUED ──Rerouted (its route is down)─────────────────► QUEUED, on the model's other route
@@ -50,6 +52,7 @@ class State(StrEnum):
 OPEN = frozenset({State.DRAFT, State.QUEUED, State.SUBMITTING, State.UNSURE, State.RENDERING, State.POSTING})
 MOST_RECOVERIES = 8  # a job that outlived so many workers is what kills them
 COUNTED = OPEN - {State.UNSURE}  # what limits count: a doubt must not lock anybody out
+NOBODY = 0  # whose job it is after its asker's data was deleted
 CANCELLABLE = frozenset({State.DRAFT, State.QUEUED})
 
 
@@ -80,9 +83,10 @@ class Job:
     that an attempt before this one may have been charged. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
-    `picture_file` and `end_picture_file`; no row holds them. `post_channel_id` is where the post is, when
-    that is not the channel of the request. `picture_by` posted the first picture, where that was not the
-    asker. `lineage` says how the job came from `parent_id`.
+    `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the clip was asked for, or
+    where a person had it posted later (`redelivered_at`): then the card stands in `card_channel_id`.
+    `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
+    picture, where that was not the asker. `lineage` says how the job came from `parent_id`.
     """
 
     id: str
@@ -100,6 +104,7 @@ class Job:
     picture_by: int | None = None
     card_id: int | None = None
     post_id: int | None = None
+    card_channel_id: int | None = None
     post_channel_id: int | None = None
     upload_limit: int | None = None
 
@@ -132,6 +137,7 @@ class Job:
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     rendered_at: datetime | None = None
+    redelivered_at: datetime | None = None
     clip_url: str | None = None
     cause: Cause | None = None
 
@@ -139,6 +145,11 @@ class Job:
     def owed(self) -> Charge:
         """What to tell people: an earlier attempt that may have been charged is not forgotten."""
         return Charge.MAYBE if self.doubted and self.charge is Charge.NONE else self.charge
+
+    @property
+    def postable_since(self) -> datetime | None:
+        """When posting was first tried; for a clip that is posted once more on request, this time."""
+        return self.redelivered_at or self.rendered_at
 
     @property
     def posted_in(self) -> int:
@@ -296,6 +307,13 @@ class CouldNotPost:
     cause: Cause
 
 
+@dataclass(frozen=True, slots=True)
+class Redelivered:
+    """A person asked for a clip that could not be posted to be posted in this channel. Nothing is paid again."""
+
+    channel_id: int
+
+
 Outcome = (
     CardPosted
     | Cancelled
@@ -316,6 +334,7 @@ Outcome = (
     | Posted
     | Stumbled
     | CouldNotPost
+    | Redelivered
 )
 
 
@@ -349,6 +368,8 @@ ARROWS: frozenset[tuple[State, type[Outcome], State]] = frozenset(
         (State.POSTING, Posted, State.DELIVERED),
         (State.POSTING, Stumbled, State.POSTING),
         (State.POSTING, CouldNotPost, State.UNDELIVERABLE),
+        (State.UNDELIVERABLE, Redelivered, State.POSTING),
+        (State.UNDELIVERABLE, Posted, State.DELIVERED),
     }
 )
 REQUESTED = "Requested"  # what the history of every job begins with, in place of an outcome
@@ -446,7 +467,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(State.FAILED, cause=Cause.POISON, charge=Charge.MAYBE)
         case Rescued(), State.POSTING:
             return to(State.UNDELIVERABLE, cause=Cause.POISON)
-        case Posted(post_id, channel_id), State.POSTING:
+        case Posted(post_id, channel_id), State.POSTING | State.UNDELIVERABLE:
             return to(State.DELIVERED, post_id=post_id, post_channel_id=channel_id, cause=None)
         case Stumbled(cause, retry_after), State.POSTING:
             return to(
@@ -457,6 +478,19 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             )
         case CouldNotPost(cause), State.POSTING:
             return to(State.UNDELIVERABLE, cause=cause)
+        case Redelivered(channel_id), State.UNDELIVERABLE:
+            # Under no worker: whoever sweeps next takes it, and looks for the post before posting.
+            return to(
+                State.POSTING,
+                channel_id=channel_id,
+                card_channel_id=job.card_channel_id or job.channel_id,
+                redelivered_at=now,
+                worker=None,
+                recoveries=0,
+                stumbles=0,
+                not_before=None,
+                cause=None,
+            )
         case (
             (
                 CardPosted()
@@ -478,6 +512,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 | Posted()
                 | Stumbled()
                 | CouldNotPost()
+                | Redelivered()
             ),
             _,
         ):

@@ -29,7 +29,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    RowMapping,
     Select,
     Subquery,
     Table,
@@ -240,7 +239,7 @@ class Store:
         async with self._reads.connect() as connection:
             for start in range(0, len(ids := sorted(job_ids)), MOST_IN_LIST):
                 some = select(jobs).where(jobs.c.id.in_(ids[start : start + MOST_IN_LIST]))
-                found += [_job(row) for row in (await connection.execute(some)).mappings()]
+                found += [job_of(row) for row in (await connection.execute(some)).mappings()]
         return found
 
     async def by_interaction(self, interaction_id: int) -> Job | None:
@@ -267,7 +266,7 @@ class Store:
             wanted["held_since"] = now - HOLDS_SLOT
             moves: list[Move] = []
             for row in (await connection.execute(_next_in_line(), wanted)).mappings():
-                job = _job(row)
+                job = job_of(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 moves.append((job, machine.advance(job, begun, now), begun))
             await self._save(connection, moves)
@@ -312,7 +311,7 @@ class Store:
             )
             moves: list[Move] = []
             for row in (await connection.execute(orphans)).mappings():
-                job = _job(row)
+                job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 moves.append((job, machine.advance(job, outcome, now), outcome))
             await self._save(connection, moves)
@@ -345,14 +344,14 @@ class Store:
             query = query.where(IS_OPEN)  # the index holds no others
         query = query.order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
-            return [_job(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in (await connection.execute(query)).mappings()]
 
     async def with_a_card_left(self, since: datetime) -> list[Job]:
         """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
         query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
         async with self._reads.connect() as connection:
             rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
-            return [_job(row) for row in rows.mappings()]
+            return [job_of(row) for row in rows.mappings()]
 
     async def card_gone(self, job_id: str) -> None:
         """A delivered job has no card any more."""
@@ -374,7 +373,7 @@ class Store:
         )
         async with self._reads.connect() as connection:
             rows = (await connection.execute(query)).mappings().all()
-            return [(_job(row), place) for place, row in enumerate(rows, start=1)]
+            return [(job_of(row), place) for place, row in enumerate(rows, start=1)]
 
     async def place(self, job: Job) -> int:
         """The job's place in its route's line, 1 for the next to start; a draft's as if it waited."""
@@ -548,7 +547,7 @@ class Store:
         states = jobs.c.state.in_(CANCELLABLE)
         async with self._reads.connect() as connection:
             rows = await connection.execute(select(jobs).where(IS_OPEN, jobs.c.guild_id == guild_id, states))
-            return [_job(row) for row in rows.mappings()]
+            return [job_of(row) for row in rows.mappings()]
 
     async def money(self, job_id: str) -> Mapping[str, int]:
         """What the ledger says of a job: cents by kind."""
@@ -568,7 +567,7 @@ class Store:
                 query = select(jobs).order_by(jobs.c.id).limit(at_once)
                 if after is not None:
                     query = query.where(jobs.c.id > after)
-                found = [_job(row) for row in (await connection.execute(query)).mappings()]
+                found = [job_of(row) for row in (await connection.execute(query)).mappings()]
                 last = found[-1].id if len(found) == at_once else None
                 dossiers = {job.id: Dossier(job.id, job, [], []) for job in found}
                 for row in await connection.execute(_between(events, after, last)):
@@ -671,10 +670,18 @@ class Store:
                 log.warning("listening_failed", error=type(error).__name__)
             await asyncio.sleep(1)
 
+    def reading(self) -> AsyncConnection:
+        """A connection for the queries beside this module; to be entered, for reading only."""
+        return self._reads.connect()
+
+    async def writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` as one transaction, as this module's own: perhaps more than once."""
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
     async def _one(self, condition: Any) -> Job | None:  # Any: SQLAlchemy's == is typed as bool or element
         async with self._reads.connect() as connection:
             row = (await connection.execute(select(jobs).where(condition))).mappings().one_or_none()
-            return _job(row) if row else None
+            return job_of(row) if row else None
 
     async def _write(
         self, work: Callable[[AsyncConnection], Awaitable[T]], *, seconds: float | None = None
@@ -938,7 +945,8 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def _job(row: RowMapping) -> Job:
+def job_of(row: Mapping[Any, Any]) -> Job:
+    """A row of `jobs`, as the machine knows it."""
     values = dict(row)
     values["state"] = State(values["state"])
     values["charge"] = Charge(values["charge"])

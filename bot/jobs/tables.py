@@ -55,6 +55,7 @@ def _any_of(states: Iterable[State]) -> TextClause:
 IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
 # A remix or a continuation says something new each time; what only repeats a clip is open once.
 IS_OPEN_TAKE = text(f"{IS_COUNTED} AND (lineage IS NULL OR lineage IN ('again', 'model'))")
+IS_RENDERED = text("rendered_at IS NOT NULL")
 HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
 
 # The columns of `jobs` are the fields of `machine.Job`, by name.
@@ -75,6 +76,7 @@ jobs = Table(
     Column("picture_by", BigInteger),
     Column("card_id", BigInteger, index=True),
     Column("post_id", BigInteger, index=True),
+    Column("card_channel_id", BigInteger),
     Column("post_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
     Column("model", String(32), nullable=False),
@@ -105,9 +107,30 @@ jobs = Table(
     Column("submitted_at", Utc),
     Column("started_at", Utc),
     Column("rendered_at", Utc),
+    Column("redelivered_at", Utc),
     Column("clip_url", Text),
     Column("cause", String(32)),
-    Index("jobs_open", "state", "route", "created_at", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
+    # All that is counted for each request and claim, so that the rows themselves are not read for it.
+    Index(
+        "jobs_open",
+        "state",
+        "route",
+        "created_at",
+        "asker_id",
+        "submitted_at",
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
+    Index(
+        "jobs_by_kind",
+        "route",
+        "variant",
+        "seconds",
+        "quality",
+        "rendered_at",
+        sqlite_where=IS_RENDERED,
+        postgresql_where=IS_RENDERED,
+    ),
     Index("jobs_with_a_card_left", "changed_at", sqlite_where=HAS_CARD_LEFT, postgresql_where=HAS_CARD_LEFT),
     Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
@@ -173,6 +196,16 @@ guilds = Table(
     Column("paused_at", Utc),
     Column("left_at", Utc),
     Index("guilds_paused", "guild_id", sqlite_where=IS_PAUSED, postgresql_where=IS_PAUSED),
+)
+
+# What members have decided about their pictures and their data: only those who have.
+members = Table(
+    "members",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("pictures_withheld_at", Utc),
+    Column("forget_before", Utc),
+    Column("forget_posts", Boolean, nullable=False),
 )
 
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.

@@ -1,8 +1,8 @@
 """The route `comfyui`: models on the owner's own GPU, through the API of a ComfyUI server (docs.comfy.org).
 
 What a model is stands in a workflow file, see `comfyui_workflow`. A clip costs nothing. The task is named by
-us: a UUID made from our reference goes along as `prompt_id`. Older servers ignore that and name the task
-themselves; there the same UUID, sent as `client_id`, is what a lost task is found by, among the last ones.
+us: a UUID made from our reference goes along as `prompt_id`. Servers older than the middle of 2025 ignore that and
+name the task themselves; there the same UUID, sent as `client_id`, is what a lost task is found by.
 
 ComfyUI keeps its line and its history in memory: when it is restarted, the tasks in it are gone.
 """
@@ -41,6 +41,9 @@ FOLDER = "animatic"  # in ComfyUI's own folders for input and output
 SCHEME = "comfyui:"
 SIDES_MULTIPLE_OF = 32
 LAST_TASKS = 20  # among which an old server's is looked for
+LARGEST_ANSWER = (
+    32 * 1024 * 1024
+)  # line and history repeat whole workflows, of others with all that the editor adds
 AFTER_FULL = timedelta(seconds=30)
 MOST_LISTENERS = 20
 LISTENING = timedelta(hours=1)
@@ -240,7 +243,7 @@ class ComfyUI:
         name = _task_name(request.reference)
         try:
             line = await self._line()
-            if known := await self._known(name, line):
+            if known := _named(name, line) or await self._finished(name):
                 return Accepted(known)
             if len(line.waiting) >= self._settings.longest_line:
                 raise ProviderBusy(f"{len(line.waiting)} wait in its line", retry_after=AFTER_FULL)
@@ -257,7 +260,12 @@ class ComfyUI:
 
     async def find(self, reference: str) -> Accepted | Absent:
         """The task under our reference. A `submit` under one that is there makes nothing new."""
-        known = await self._known(_task_name(reference), await self._line())
+        name = _task_name(reference)
+        known = _named(name, await self._line()) or await self._finished(name)
+        if known is None:  # an older server has it under another name
+            recent = await self._history(f"/history?max_items={LAST_TASKS}")
+            ours = (task for task, entry in recent.items() if _at(entry, "prompt", 3, "client_id") == name)
+            known = next(ours, None)
         return Accepted(known) if known else Absent()
 
     async def check(self, task: str) -> StillRendering | Ready | Broke:
@@ -319,6 +327,7 @@ class ComfyUI:
             json=body,
             headers={"Accept": "application/json"},
             time_limit=timedelta(seconds=self._settings.request_timeout),
+            largest=LARGEST_ANSWER,
         )
 
     async def _line(self) -> _Line:
@@ -343,17 +352,8 @@ class ComfyUI:
             raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no history"))
         return answer.body
 
-    async def _known(self, name: str, line: _Line) -> str | None:
-        """The server's id of the task that we named so, also where the server gave it another."""
-        for item in (*line.running, *line.waiting):
-            if name in (item.id, item.client):
-                return item.id
-        if await self._entry(name) is not None:
-            return name
-        recent = await self._history(f"/history?max_items={LAST_TASKS}")
-        return next(
-            (task for task, entry in recent.items() if _at(entry, "prompt", 3, "client_id") == name), None
-        )
+    async def _finished(self, name: str) -> str | None:
+        return None if await self._entry(name) is None else name
 
     async def _values(
         self, request: ClipRequest, settings: WorkflowSettings, name: str
@@ -474,6 +474,11 @@ class ComfyUI:
 def _task_name(reference: str) -> str:
     """Our name for a task; ComfyUI takes only UUIDs."""
     return str(uuid5(OURS, reference))
+
+
+def _named(name: str, line: _Line) -> str | None:
+    """The server's id of the task in its line that we named so."""
+    return next((item.id for item in (*line.running, *line.waiting) if name in (item.id, item.client)), None)
 
 
 def _size(request: ClipRequest, settings: WorkflowSettings) -> tuple[int, int]:

@@ -69,7 +69,7 @@ async def open_http(*, trust_env: bool = False) -> AsyncIterator[aiohttp.ClientS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back. `body` is the JSON, None where it was none or larger than LARGEST_ANSWER.
+    """What came back. `body` is the JSON, None where it was none or larger than was asked for.
 
     `excerpt` is the beginning of the text for the logs, without the queries of links in it.
     """
@@ -88,6 +88,7 @@ async def call(
     time_limit: timedelta,
     json: object = None,
     headers: Mapping[str, str] | None = None,
+    largest: int = LARGEST_ANSWER,
 ) -> Answer:
     """One request; redirects are answers like any other. `url` is sent exactly as it stands.
 
@@ -110,7 +111,7 @@ async def call(
         async with session.request(
             method, _parsed(url), data=body, headers=sent, timeout=limits, allow_redirects=False
         ) as response:
-            return await _answer(response, sent)
+            return await _answer(response, sent, largest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ async def upload(
             _reaching(session, allow_private=allow_private) as allowed,
             allowed.post(address, data=form, timeout=limits, allow_redirects=False) as response,
         ):
-            return await _answer(response, {})
+            return await _answer(response, {}, LARGEST_ANSWER)
 
 
 @contextmanager
@@ -172,12 +173,15 @@ def _told_apart(asked: str) -> Iterator[None]:
         raise ProviderUnsure(Cause.NO_ANSWER, f"{asked}: {type(error).__name__}") from error
 
 
-async def _answer(response: aiohttp.ClientResponse, sent: Mapping[str, str]) -> Answer:
-    raw, whole = await _read(response)
+async def _answer(response: aiohttp.ClientResponse, sent: Mapping[str, str], largest: int) -> Answer:
+    raw, whole = await _read(response, largest)
+    body: object = None
+    if whole:  # off the loop where it would hold it up; else at once: nobody waits between answer and commit
+        body = _json(raw) if len(raw) <= LARGEST_ANSWER else await asyncio.to_thread(_json, raw)
     return Answer(
         status=response.status,
         headers=response.headers,
-        body=_json(raw) if whole else None,
+        body=body,
         excerpt=_excerpt(raw, sent),
     )
 
@@ -305,12 +309,12 @@ def _parsed(url: str) -> URL:
     return URL(url, encoded=url.isascii() and url.isprintable() and " " not in url)
 
 
-async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+async def _read(response: aiohttp.ClientResponse, largest: int) -> tuple[bytes, bool]:
     """The body, and whether it is all there is."""
     raw = bytearray()
     async for chunk in response.content.iter_any():
         raw += chunk
-        if len(raw) > LARGEST_ANSWER:
+        if len(raw) > largest:
             response.close()
             return bytes(raw), False
     return bytes(raw), True

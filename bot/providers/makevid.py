@@ -10,7 +10,7 @@ import base64
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -99,9 +99,6 @@ class MakevidSettings(WebRouteSettings):
     )
     extra_running_words: tuple[str, ...] = Field(
         default=(), description="More status words that mean it is being made", examples=[["rendering"]]
-    )
-    first_poll_seconds: float = Field(
-        default=10, gt=0, le=600, description="Seconds until a new clip is first asked for, at most"
     )
 
     @property
@@ -283,9 +280,7 @@ class Makevid:
     @property
     def variants(self) -> dict[str, Capabilities]:
         """The models this route reaches; `kling` makes clips from words alone as well."""
-        first_poll = timedelta(seconds=self._settings.first_poll_seconds)
-        models = {"kling": _KLING, "luma": _LUMA, "runway": _RUNWAY}
-        return {name: replace(can, first_poll=first_poll) for name, can in models.items()}
+        return {"kling": _KLING, "luma": _LUMA, "runway": _RUNWAY}
 
     async def submit(self, request: ClipRequest) -> Accepted:
         """Make the one paid call. The task is named `<family>:<the gateway's id>`.

@@ -16,6 +16,13 @@ class RouteSettings(BaseModel):
 
     enabled: bool = Field(default=True, description="false: as if this section were not there")
     slots: int = Field(default=5, ge=1, description="How many clips this route makes for us at the same time")
+    first_poll_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=600,
+        description="Seconds until a new clip is first asked for, at most; unset: as suits the model",
+        examples=[10.0],
+    )
 
     @property
     def usual_models(self) -> Mapping[str, str]:

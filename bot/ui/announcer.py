@@ -109,7 +109,7 @@ class DiscordAnnouncer:
             return
         try:
             await (
-                self._channel(job)
+                self._card_channel(job)
                 .get_partial_message(job.card_id)
                 .edit(view=view, allowed_mentions=discord.AllowedMentions.none())
             )
@@ -153,7 +153,7 @@ class DiscordAnnouncer:
         if message_id is None:
             raise PictureGone
         async with self._reading(job):
-            channel = self._channel(job, job.posted_in if job.post_id else None)
+            channel = self._channel(job, job.posted_in) if job.post_id else self._card_channel(job)
             message = await channel.fetch_message(message_id)
         return {file_name(item): item for item in media_of(message)}
 
@@ -192,8 +192,8 @@ class DiscordAnnouncer:
             log.warning("owner_not_told", error=type(error).__name__)
 
     async def find_post(self, job: Job) -> int | None:
-        assert job.rendered_at is not None
-        since = job.rendered_at - CLOCKS_APART
+        assert job.postable_since is not None
+        since = job.postable_since - CLOCKS_APART
         try:
             for oldest_first in (True, False):
                 async for message in self._channel(job).history(
@@ -221,7 +221,7 @@ class DiscordAnnouncer:
             pictures=pictures.first is not None,
         )
         files = partial(_picture_files, job, pictures)
-        return await self._upload(job, clip, view, files, await self._upload_limit(job), f"{job.id}p")
+        return await self._upload(job, clip, view, files, await self._upload_limit(job), post_nonce(job))
 
     async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
         try:
@@ -237,7 +237,7 @@ class DiscordAnnouncer:
             raise PostLater(Cause.DISCORD_DOWN) from error
         view = partial(cards.private_post, job, self._menu, _clip_file(job), cause)
         limit = DEFAULT_UPLOAD_LIMIT - REQUEST_ROOM
-        return channel.id, await self._upload(job, clip, view, list, limit, f"{job.id}d", channel.id)
+        return channel.id, await self._upload(job, clip, view, list, limit, post_nonce(job, "d"), channel.id)
 
     async def _upload(
         self,
@@ -283,8 +283,20 @@ class DiscordAnnouncer:
             )
             reach("announcer.reacted")
         if job.card_id:
-            done &= await self._try("card_not_deleted", channel.get_partial_message(job.card_id).delete())
+            done &= await self._try(
+                "card_not_deleted", self._card_channel(job).get_partial_message(job.card_id).delete()
+            )
             reach("announcer.card_deleted")
+        return done
+
+    async def erase(self, job: Job, *, post: bool) -> bool:
+        done = True
+        if job.card_id:
+            card = self._card_channel(job).get_partial_message(job.card_id)
+            done &= await self._try("card_not_deleted", card.delete())
+        if job.post_id and post:
+            posted = self._channel(job, job.posted_in).get_partial_message(job.post_id)
+            done &= await self._try("post_not_deleted", posted.delete())
         return done
 
     async def clear_card(self, job: Job) -> None:
@@ -368,6 +380,16 @@ class DiscordAnnouncer:
         return self._bot.get_partial_messageable(
             channel_id or job.channel_id, guild_id=None if elsewhere else job.guild_id
         )
+
+    def _card_channel(self, job: Job) -> discord.PartialMessageable:
+        return self._bot.get_partial_messageable(job.card_channel_id or job.channel_id, guild_id=job.guild_id)
+
+
+def post_nonce(job: Job, kind: str = "p") -> str:
+    """What a repeat of the post goes by, at most 25 characters. Each request to post it once more has its own:
+    else Discord would answer with the message of the first delivery, or say that it was deleted."""
+    once_more = f"{int(job.redelivered_at.timestamp()):x}" if job.redelivered_at else ""
+    return f"{job.id}{kind}{once_more}"
 
 
 def _components(view: discord.ui.LayoutView) -> list[dict[str, Any]]:

@@ -77,6 +77,25 @@ def receipt(job: Job, menu: Menu, notes: tuple[str, ...] = ()) -> str:
     return "\n".join([*lines, *(f"-# {note}" for note in notes)])
 
 
+def link(job: Job) -> str | None:
+    """The address of a job's post, or of its card while it has none."""
+    place = job.guild_id or "@me"
+    if job.post_id and job.post_channel_id:
+        return f"https://discord.com/channels/@me/{job.post_channel_id}/{job.post_id}"
+    if job.post_id:
+        return f"https://discord.com/channels/{place}/{job.channel_id}/{job.post_id}"
+    if job.card_id:
+        return f"https://discord.com/channels/{place}/{job.card_channel_id or job.channel_id}/{job.card_id}"
+    return None
+
+
+def redelivery(job: Job) -> str:
+    """The private answer to *Post it here*."""
+    if job.post_id:
+        return f"It was posted after all: {link(job)}"
+    return f"I post it in <#{job.channel_id}> in a moment. It is not charged again."
+
+
 TRYING_AGAIN = "Trying again."
 
 

@@ -99,6 +99,8 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
         box.add_item(ui.TextDisplay(detail))
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
+    elif job.state is State.UNDELIVERABLE:
+        box.add_item(ui.ActionRow(JobButton(job.id, "post")))
     elif job.state is State.UNSURE:
         buttons = [JobButton(job.id, "drop")]
         if not waiting.looking:
@@ -168,6 +170,17 @@ def _inside(sentence: str) -> str:
     return sentence[0].lower() + sentence[1:] if not sentence.startswith("I ") else sentence
 
 
+def summary(job: Job, menu: Menu, waiting: Waiting, *, title: str | None = None, words: int = 80) -> str:
+    """A job in a few lines, for lists: its state (or another title), so many characters of its prompt, its facts."""
+    lines = [f"**{title or _title(job, waiting)[0]}**"]
+    if job.prompt:
+        lines.append(quoted(job.prompt, limit=words))
+    lines.append(f"-# {_facts(job, menu)}")
+    if detail := _detail(job, waiting):
+        lines.append(detail)
+    return "\n".join(lines)
+
+
 def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
     match job.state:
         case State.QUEUED if waiting.paused:
@@ -210,7 +223,7 @@ def _detail(job: Job, waiting: Waiting) -> str | None:
             return f"{why}{MONEY[job.owed]}"
         case State.UNDELIVERABLE:
             kept = "" if job.cause in NOT_FETCHED else " and is kept"
-            return f"{why}The clip was paid for{kept}."
+            return f"{why}The clip was paid for{kept}. When I may post here again, press the button; or use /queue elsewhere."
         case State.QUEUED if job.cause is Cause.BUSY:
             return "The provider is busy; I try again by myself. Nothing is charged until it starts."
         case _:

@@ -30,6 +30,7 @@ LABELS = {
     "sure": ("Start it", "🔁", discord.ButtonStyle.primary),
     "retry": ("Try again (may cost twice)", None, discord.ButtonStyle.danger),
     "drop": ("Let it go", None, discord.ButtonStyle.secondary),
+    "post": ("Post it here", None, discord.ButtonStyle.primary),
 }
 CHOOSE_MODEL = "Choose a model"
 FORM = re.compile(r"job:(?P<id>[a-z0-9]{1,20}):(?P<kind>remix|continue)")
@@ -114,6 +115,12 @@ class JobButton(
         await interaction.response.defer(ephemeral=True, thinking=True)
         job = await interaction.client.desk.let_go(who(interaction), self.job_id)
         await interaction.followup.send(answer.let_go(job), ephemeral=True)
+
+    async def _post(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        answer.require_permissions(interaction)
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        job = await interaction.client.desk.redeliver(who(interaction), self.job_id)
+        await interaction.followup.send(answer.redelivery(job), ephemeral=True)
 
     async def _delete(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.client.desk.may_delete(who(interaction), self.job_id)

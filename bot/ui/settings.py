@@ -27,6 +27,7 @@ from bot.jobs.guilds import (
     refuse_bad_pattern,
 )
 from bot.jobs.models import Menu
+from bot.ui.guide import Reader
 from bot.ui.text import escaped, money, plain
 
 PREFIX = "settings:"
@@ -550,11 +551,11 @@ def cannot_write(channel_id: int, missing: Sequence[str]) -> Refusal:
     return Refusal(f"I cannot write in <#{channel_id}>: I am missing {names} there. {UNCHANGED}")
 
 
-def hello(animate: str, settings: str, missing: Sequence[str]) -> str:
-    """What the bot says when it joins a server; the first two are the commands, to be clicked."""
+def hello(reader: Reader, missing: Sequence[str]) -> str:
+    """What the bot says when it joins a server, and what it is not allowed to do."""
     lines = [
-        f"Hello! {animate} brings a picture to life as a short video, and right-clicking a message does too.",
-        f"Moderators: {settings} says where and for whom, and what it may cost.",
+        f"Hello! {reader.mention('animate')} brings a picture to life as a short video, and right-clicking a message does too.",
+        f"Moderators: {reader.mention('settings')} says where and for whom, and what it may cost.",
     ]
     if missing:
         names = ", ".join(f"**{name}**" for name in missing)

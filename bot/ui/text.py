@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _BLANKS = re.compile(r"\s+")
 _MARKUP = re.compile(r"[\\`*_~|<\[@:]")
@@ -31,6 +32,15 @@ def escaped(text: str) -> str:
     What counts only at the start of a line (headings, lists, quotes) is left as it is.
     """
     return _MARKUP.sub(lambda found: "\\" + found[0], text)
+
+
+def as_many_as_fit(lines: Sequence[str], limit: int) -> str:
+    """The lines, within so many characters; of what is left out, how many there are."""
+    kept = list(lines)
+    while kept and sum(len(line) + 1 for line in kept) + 16 * (len(kept) < len(lines)) > limit:
+        kept.pop()
+    left_out = len(lines) - len(kept)
+    return "\n".join([*kept, f"- and {left_out} more"] if left_out else kept)
 
 
 def money(cents: int, currency: str, *, free: bool) -> str | None:

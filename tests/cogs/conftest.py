@@ -159,6 +159,10 @@ class Town:
         assert len(self.posts()) == before + 1
         return self.posts()[-1]
 
+    async def slash(self, actor: MemberActor, command: str, /, **options: Any) -> InteractionResult:
+        """Use a command in the channel."""
+        return await actor.slash(self.channel, command, **options)
+
     async def delete(self, member: MemberActor, post: discord.Message) -> InteractionResult:
         """Press *Delete*, and confirm it."""
         return await member.click(answer_to(await member.click(post, label="Delete")), label=ERASE)
@@ -195,7 +199,13 @@ class Town:
             await self.env.advance_time(1)
         raise AssertionError("the sketch was not drawn in time")
 
-    async def restart(self, *, request_timeout: float | None = None, **changes: Any) -> None:
+    async def restart_quietly(self) -> None:
+        """The same, and the new engine has done nothing yet."""
+        await self.restart(work=False)
+
+    async def restart(
+        self, *, request_timeout: float | None = None, work: bool = True, **changes: Any
+    ) -> None:
         """The process ends and a new one begins: same database, same Discord, perhaps another config."""
         if request_timeout is not None:
             makevid = self.config.routes.makevid
@@ -209,7 +219,8 @@ class Town:
             root.build(self.config, now=self.now, monotonic=lambda: self.now().timestamp())
         )
         await self.env.restart_bot(self.animatic.bot)
-        await self.work()
+        if work:
+            await self.work()
 
     def forbid(self, *names: str, channel: ChannelHandle | None = None) -> None:
         """Take these permissions from the bot in a channel."""

@@ -29,6 +29,7 @@ from bot.jobs.machine import (
     Outcome,
     Posted,
     Ready,
+    Redelivered,
     Refused,
     Rerouted,
     Rescued,
@@ -62,6 +63,7 @@ EVERY_OUTCOME: list[Outcome] = [
     Posted(9),
     Stumbled(Cause.DISCORD_DOWN, timedelta(seconds=5)),
     CouldNotPost(Cause.NO_PERMISSION),
+    Redelivered(11),
 ]
 
 
@@ -181,11 +183,34 @@ def test_an_open_job_always_has_a_way_to_an_end(outcomes: list[Outcome]) -> None
 
 
 def test_an_ended_job_stays_ended() -> None:
-    """Nothing moves a job that is over: a late answer cannot post or charge again."""
-    for state in set(State) - OPEN:
+    """Nothing moves a job that is over: a late answer cannot post or charge again. Only a clip that is kept can
+    still be posted."""
+    for state in set(State) - OPEN - {State.UNDELIVERABLE}:
         for outcome in EVERY_OUTCOME:
             with pytest.raises(IllegalArrow):
                 advance(a_job(state), outcome, LATER)
+
+
+def test_a_clip_is_posted_once_more_elsewhere() -> None:
+    """As if it was just made: all patience anew, under no worker; the card stays where it stood."""
+    kept = replace(
+        a_job(State.UNDELIVERABLE),
+        charge=Charge.CHARGED,
+        card_id=7,
+        rendered_at=NOW,
+        worker="worker",
+        recoveries=8,
+        stumbles=5,
+        cause=Cause.NO_PERMISSION,
+    )
+
+    moved = advance(kept, Redelivered(11), LATER)
+    again = advance(advance(moved, CouldNotPost(Cause.NO_PERMISSION), LATER), Redelivered(12), LATER)
+
+    assert (moved.channel_id, moved.card_channel_id, moved.postable_since) == (11, 1, LATER)
+    assert (moved.worker, moved.recoveries, moved.stumbles, moved.cause) == (None, 0, 0, None)
+    assert (moved.charge, moved.rendered_at) == (Charge.CHARGED, NOW)
+    assert (again.channel_id, again.card_channel_id) == (12, 1)
 
 
 def test_an_open_charge_is_settled_at_every_end() -> None:
@@ -194,7 +219,8 @@ def test_an_open_charge_is_settled_at_every_end() -> None:
         if goal in OPEN:
             continue
         outcome = next(outcome for outcome in EVERY_OUTCOME if type(outcome) is outcome_type)
-        paid, worn = state is State.POSTING, MOST_RECOVERIES if outcome_type is Rescued else 0
+        paid = state in (State.POSTING, State.UNDELIVERABLE)
+        worn = MOST_RECOVERIES if outcome_type is Rescued else 0
         before = replace(a_job(state), charge=Charge.CHARGED if paid else Charge.RESERVED, recoveries=worn)
 
         assert advance(before, outcome, LATER).charge is not Charge.RESERVED

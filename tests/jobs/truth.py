@@ -28,7 +28,7 @@ from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest
 from tests.jobs.world import PICTURE
 
-NONCE_WINDOW = timedelta(minutes=2)
+NONCE_WINDOW = timedelta(seconds=1)  # far shorter than Discord's: whoever comes later has to look
 CAN = Capabilities(seconds=(5,), text_only=True, deadline=timedelta(minutes=15))
 
 

@@ -3,11 +3,13 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.audit import Finding, audit
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health, Trouble
@@ -115,8 +117,10 @@ class NotingAnnouncer:
     private: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
+    erased: list[tuple[str, bool]] = field(default_factory=list)
     told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
+    on_find: deque[Any] = field(default_factory=deque)
     on_card: deque[Any] = field(default_factory=deque)
     on_pictures: deque[Any] = field(default_factory=deque)
     on_last_frame: deque[Any] = field(default_factory=deque)
@@ -124,6 +128,7 @@ class NotingAnnouncer:
     rules: list[PictureRules | None] = field(default_factory=list)
     on_private: deque[Any] = field(default_factory=deque)
     on_finish: deque[Any] = field(default_factory=deque)
+    on_erase: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         await _next(self.on_card, None)
@@ -148,6 +153,7 @@ class NotingAnnouncer:
         return answer
 
     async def find_post(self, job: Job) -> int | None:
+        await _next(self.on_find, None)
         return self.found
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
@@ -164,6 +170,12 @@ class NotingAnnouncer:
     async def finish(self, job: Job) -> bool:
         self.finished.append(job.id)
         answer = await _next(self.on_finish, True)
+        assert isinstance(answer, bool)
+        return answer
+
+    async def erase(self, job: Job, *, post: bool) -> bool:
+        self.erased.append((job.id, post))
+        answer = await _next(self.on_erase, True)
         assert isinstance(answer, bool)
         return answer
 
@@ -196,6 +208,18 @@ class World:
         found = await self.store.get(job.id)
         assert found
         return found
+
+    async def audited(self) -> list[Finding]:
+        """What is wrong in the books, of one machine that keeps kept clips for a week."""
+        look = audit(
+            self.store,
+            now=self.clock.now,
+            deadline=lambda _job: timedelta(minutes=15),
+            folder=self.folder,
+            keep=timedelta(days=7),
+            one_machine=True,
+        )
+        return [finding async for finding in look]
 
     def reborn(self) -> Engine:
         """The engine of a new process on the same database; the old one died without a word."""

@@ -332,6 +332,17 @@ async def test_an_older_server_names_tasks_itself(make: Any, server: ComfyUIServ
 # Asking
 
 
+async def test_a_line_of_large_workflows(make: Any, server: ComfyUIServer) -> None:
+    """Those that come from the editor carry its whole drawing, and all of them are in every answer."""
+    server.others_waiting, server.weight = 9, 400_000
+    provider = make()
+
+    task = (await provider.submit(FIRST)).task
+
+    assert await provider.check(task) == StillRendering(queued=False)
+    assert await provider.find("r-1") == Accepted(task)
+
+
 async def test_a_restart_loses_what_was_in_the_line(make: Any, server: ComfyUIServer) -> None:
     """It will not come back: the job ends, and cost nothing."""
     provider = make()

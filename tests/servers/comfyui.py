@@ -88,6 +88,7 @@ class ComfyUIServer(LoopbackServer):
         self.made = 0  # how many were queued, also under one id
         self.pictures: dict[str, bytes] = {}  # by subfolder/name
         self.others_waiting = 0
+        self.weight = 0  # characters that the editor adds to each of theirs
         self.old = False
         self.has_socket = True
         self.fail_with: str | None = None  # tasks fail, with this exception_message
@@ -220,7 +221,8 @@ class ComfyUIServer(LoopbackServer):
                 self._history_fault = fault
             elif task.polls <= self.polls_until_done:
                 running.append(task.item())
-        others = [[number, str(uuid.uuid4()), {}, {}, []] for number in range(self.others_waiting)]
+        extra = {"extra_pnginfo": "x" * self.weight}
+        others = [[number, str(uuid.uuid4()), {}, extra, []] for number in range(self.others_waiting)]
         return web.json_response({"queue_running": running, "queue_pending": waiting + others})
 
     async def _history(self, request: web.Request) -> web.StreamResponse:

@@ -63,6 +63,7 @@ def test_every_state_has_a_card(state: State, cause: Cause | None) -> None:
         (State.UNSURE, ["Try again (may cost twice)", "Let it go"]),
         (State.FAILED, []),
         (State.CANCELLED, []),
+        (State.UNDELIVERABLE, ["Post it here"]),
     ],
 )
 def test_a_card_offers_what_can_be_done(state: State, buttons: list[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.ui.text import elapsed, escaped, money, plain, quoted
+from bot.ui.text import as_many_as_fit, elapsed, escaped, money, plain, quoted
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,15 @@ def test_prices(cents: int, free: bool, shown: str | None) -> None:
 def test_durations(seconds: float, shown: str) -> None:
     """As people say them."""
     assert elapsed(seconds) == shown
+
+
+@given(st.lists(st.text(min_size=1, max_size=50), max_size=30), st.integers(40, 400))
+def test_as_many_lines_as_fit(lines: list[str], limit: int) -> None:
+    """Never more than the limit, and the number of those left out is told."""
+    shown = as_many_as_fit(lines, limit)
+
+    assert len(shown) <= limit
+    if sum(len(line) + 1 for line in lines) <= limit:
+        assert shown == "\n".join(lines)
+    else:
+        assert shown.endswith(" more")
