@@ -17,7 +17,7 @@ from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
 from bot.jobs.store import Store
 from bot.ui import answer
-from bot.ui.controls import JobButton, ModelSelect, on_form
+from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
 
@@ -86,7 +86,9 @@ class AnimaticBot(commands.AutoShardedBot):
         self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, ModelSelect, HistoryButton, QueueButton, ForgetButton)
+        self.add_dynamic_items(
+            JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton
+        )
         if not self.serves_commands:
             return
         for cog in COGS:

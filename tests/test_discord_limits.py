@@ -34,9 +34,9 @@ from bot.jobs.health import Trouble
 from bot.jobs.machine import OPEN, Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
 from bot.providers.base import Capabilities
-from bot.ui import cards, catalogue, forms, guide, lists
+from bot.ui import answer, cards, catalogue, forms, guide, lists
 from bot.ui import settings as panels
-from bot.ui.controls import LABELS, JobButton, ModelSelect, form_ask
+from bot.ui.controls import LABELS, ConsentButton, JobButton, ModelSelect, form_ask
 from bot.ui.sources import MOST_PICTURES, Source
 from cogs.animate import FORM, animate_command
 from tests.cogs import conftest
@@ -440,6 +440,16 @@ def test_every_modal_of_the_settings(settings: GuildSettings) -> None:
             field: getattr(settings, field) for field in questions
         }
     check_modal(panels.role_form(USER, "Ж" * 100, settings).to_dict())
+
+
+def test_the_question_to_the_owner_of_a_picture() -> None:
+    """Its button, and its sentences."""
+    button = ConsentButton(USER, USER, 10**11)
+
+    check_controls([button.item.to_component_dict()])
+    assert button.template.fullmatch(button.custom_id)
+    assert not JobButton.__discord_ui_compiled_template__.fullmatch(button.custom_id)
+    assert len(answer.asked_owner(USER, USER, 10**11)) <= CONTENT
 
 
 def test_every_line_of_the_audit() -> None:

@@ -80,6 +80,12 @@ class Announcer(Protocol):
         """Tell the bot's owner, by direct message, that a route needs them or is down. Never raises."""
         ...
 
+    async def ask_owner(
+        self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
+    ) -> bool:
+        """Ask in the channel whether the asker may use the owner's pictures. Whether it could be. Never raises."""
+        ...
+
     async def find_post(self, job: Job) -> int | None:
         """Look in the channel for a post of this job that was made but not written down.
 

@@ -7,7 +7,7 @@ queued or paid. What a person can mend is raised as a Refusal.
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -46,6 +46,9 @@ DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
 ROOM = 64 * 1024  # what a request to Discord needs besides the picture, in bytes
 
 USUAL = GuildSettings()
+ASKED_FOR = timedelta(hours=1)  # a question to the owner of a picture stands
+ALLOWED_FOR = timedelta(days=1)  # and their yes holds
+MOST_ASKED = 1000
 
 _T = TypeVar("_T", int, str)
 
@@ -375,6 +378,8 @@ class Desk:
         self._settings_of = settings
         self._store = store
         self._members = Members(store)
+        # Who was asked to let whom use their pictures, until when.
+        self._asked: dict[tuple[int, int, int], datetime] = {}
         self._limits = limits
         self._health = health
         self._announcer = announcer
@@ -679,6 +684,38 @@ class Desk:
             )
         if await self._members.withholds_pictures(author_id):
             raise Refusal(f"<@{author_id}> does not want others to animate their pictures. {FREE}")
+        if settings.pictures is WhosePictures.ASK and who.guild_id:
+            await self._require_answer(who, who.guild_id, author_id)
+
+    async def _require_answer(self, who: Who, guild_id: int, author_id: int) -> None:
+        """Raises Refusal unless the author has lately said yes; they are asked, once in a while."""
+        now = self._now()
+        if await self._members.allows(guild_id, author_id, who.id, now):
+            return
+        self._asked = {key: until for key, until in self._asked.items() if until > now}
+        key = (guild_id, author_id, who.id)
+        if key not in self._asked:
+            if len(self._asked) >= MOST_ASKED:
+                raise Refusal(f"I am asking too many people just now. Please try again in an hour. {FREE}")
+            self._asked[key] = now + ASKED_FOR
+            if not await self._announcer.ask_owner(
+                who.channel_id, guild_id, author_id, who.id, now + ASKED_FOR
+            ):
+                del self._asked[key]
+                raise Refusal(
+                    f"Here the owner of a picture is asked first, and I could not ask <@{author_id}> in this "
+                    f"channel. {FREE}"
+                )
+        raise Refusal(
+            f"Here the owner of a picture is asked first. I have asked <@{author_id}>; when they allow it, I "
+            f"tell you, and you can start once more. {FREE}"
+        )
+
+    async def allow_pictures(self, who: Who, asker_id: int) -> None:
+        """Let somebody use this person's pictures in this server for a day."""
+        if who.guild_id:
+            await self._members.allow(who.guild_id, who.id, asker_id, self._now() + ALLOWED_FOR)
+            self._asked.pop((who.guild_id, who.id, asker_id), None)
 
     async def require_consent_for(self, who: Who, parent: Job) -> None:
         """The same, for what is to come from this clip."""

@@ -332,6 +332,7 @@ class Engine:
             await self._sweep_files()
             await self._store.forget_guilds(now - self._forget_servers_after)
             await self._members.forget_costs(now)
+            await self._members.forget_consents(now)
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:

@@ -208,6 +208,16 @@ members = Table(
     Column("forget_posts", Boolean, nullable=False),
 )
 
+# Who lets whom use their pictures in a server that wants them asked, and until when.
+consents = Table(
+    "consents",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("asker_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("until", Utc, nullable=False),
+)
+
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.
 notes = Table(
     "notes",

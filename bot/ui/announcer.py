@@ -34,7 +34,8 @@ from bot.jobs.models import Menu
 from bot.media import clip as clips
 from bot.media.picture import normalise
 from bot.providers.base import Picture, PictureRules
-from bot.ui import cards
+from bot.ui import answer, cards
+from bot.ui.controls import ConsentButton
 from bot.ui.sources import media_in
 
 if TYPE_CHECKING:
@@ -190,6 +191,24 @@ class DiscordAnnouncer:
             await channel.send(text)
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             log.warning("owner_not_told", error=type(error).__name__)
+
+    async def ask_owner(
+        self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
+    ) -> bool:
+        expires = int(until.timestamp())
+        channel = self._bot.get_partial_messageable(channel_id, guild_id=guild_id)
+        view = discord.ui.View(timeout=None).add_item(ConsentButton(owner_id, asker_id, expires))
+        try:
+            await channel.send(
+                answer.asked_owner(owner_id, asker_id, expires),
+                view=view,
+                delete_after=(until - self._now()).total_seconds(),
+                allowed_mentions=discord.AllowedMentions(users=[discord.Object(owner_id)]),
+            )
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("owner_not_asked", error=type(error).__name__)
+            return False
+        return True
 
     async def find_post(self, job: Job) -> int | None:
         assert job.postable_since is not None

@@ -143,6 +143,26 @@ def asked_back(user_id: int, cents: int, menu: Menu, expires: int) -> str:
     )
 
 
+def asked_owner(owner_id: int, asker_id: int, expires: int) -> str:
+    """Asks the owner of a picture; for all to read."""
+    return (
+        f"<@{owner_id}> <@{asker_id}> would like to make a clip with a picture of yours. May they use your "
+        f"pictures here for a day? Without an answer they may not; I forget about it <t:{expires}:R>."
+    )
+
+
+def owner_allows(owner_id: int, asker_id: int) -> str:
+    return f"<@{asker_id}> <@{owner_id}> lets you use their pictures here for a day. Please start once more."
+
+
+def not_yours_to_allow(owner_id: int) -> Refusal:
+    return Refusal(f"I asked only <@{owner_id}>.")
+
+
+def allowed_too_late() -> Refusal:
+    return Refusal("That was too long ago. They can ask once more.")
+
+
 def not_yours_to_confirm(user_id: int) -> Refusal:
     return Refusal(f"I asked only <@{user_id}>. React to the clip for a take of your own.")
 

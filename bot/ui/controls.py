@@ -32,6 +32,8 @@ LABELS = {
     "drop": ("Let it go", None, discord.ButtonStyle.secondary),
     "post": ("Post it here", None, discord.ButtonStyle.primary),
 }
+ALLOW = "Allow for a day"
+ALLOWED_SECONDS = 3600.0
 CHOOSE_MODEL = "Choose a model"
 FORM = re.compile(r"job:(?P<id>[a-z0-9]{1,20}):(?P<kind>remix|continue)")
 
@@ -183,6 +185,45 @@ class ModelSelect(ui.DynamicItem[ui.Select[Any]], template=r"job:(?P<id>[a-z0-9]
             await interaction.edit_original_response(content=answer.receipt(job, desk.menu), view=None)
         except Exception as error:  # noqa: BLE001 - as above
             await answer.error(interaction, error)
+
+
+class ConsentButton(
+    ui.DynamicItem[ui.Button[Any]],
+    template=r"consent:(?P<owner>[0-9]{1,20}):(?P<asker>[0-9]{1,20}):(?P<expires>[0-9]{1,12})",
+):
+    """With it the owner of a picture lets somebody use their pictures in this server."""
+
+    def __init__(self, owner_id: int, asker_id: int, expires: int) -> None:
+        custom_id = f"consent:{owner_id}:{asker_id}:{expires}"
+        super().__init__(ui.Button(label=ALLOW, custom_id=custom_id))
+        self.owner_id, self.asker_id, self.expires = owner_id, asker_id, expires
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str]
+    ) -> Self:
+        return cls(int(match["owner"]), int(match["asker"]), int(match["expires"]))
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        try:
+            await self._allow(interaction)
+        except Exception as error:  # noqa: BLE001 - as above
+            await answer.error(interaction, error)
+
+    async def _allow(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        desk = interaction.client.desk
+        if interaction.user.id != self.owner_id:
+            raise answer.not_yours_to_allow(self.owner_id)
+        if desk.now().timestamp() > self.expires:
+            raise answer.allowed_too_late()
+        await desk.allow_pictures(who(interaction), self.asker_id)
+        await interaction.response.send_message(
+            answer.owner_allows(self.owner_id, self.asker_id),
+            allowed_mentions=discord.AllowedMentions(users=[discord.Object(self.asker_id)]),
+            delete_after=ALLOWED_SECONDS,
+        )
+        assert interaction.message is not None
+        await interaction.message.delete(delay=0)  # which ignores that it is gone already
 
 
 async def on_form(interaction: "discord.Interaction[AnimaticBot]") -> None:

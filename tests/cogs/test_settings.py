@@ -9,6 +9,7 @@ from simcord import InteractionResult, MemberActor, RoleHandle
 from bot.jobs.guilds import GuildSettings, WhosePictures
 from bot.jobs.machine import State
 from bot.ui import settings as panels
+from bot.ui.controls import ALLOW
 from tests.cogs.conftest import (
     Town,
     answer_to,
@@ -420,6 +421,62 @@ async def test_only_ones_own_pictures(town: Town) -> None:
     assert len(await town.jobs()) == 1
     await town.ada.click(post, label="Again")
     assert len(await town.jobs()) == 2
+
+
+async def test_owners_of_pictures_are_asked(town: Town) -> None:
+    """In the channel, with a button that only they can press; then the one who asked can start once more."""
+    post = await town.posted(town.ada)
+    await choose(town, "posts", "pictures", ["ask"])
+    asked = "Here the owner of a picture is asked first."
+
+    assert said(await town.bob.click(post, label="Again")).startswith(asked)
+    assert said(await town.bob.click(post, label="Remix")).startswith(asked)
+    [notice] = [message for message in town.messages() if "May they use your pictures" in message.content]
+    assert notice.content.startswith(f"{town.ada.mention} {town.bob.mention} would like")
+    assert town.sent("POST", f"/channels/{town.channel.id}/messages")[-1]["allowed_mentions"] == {
+        "parse": [],
+        "users": [town.ada.id],
+    }
+    assert said(await town.bob.click(notice, label=ALLOW)) == f"I asked only <@{town.ada.id}>."
+    assert len(await town.jobs()) == 1
+
+    await town.restart()
+    await town.ada.click(notice, label=ALLOW)
+    assert [line for line in town.notices() if "use" in line] == [
+        f"{town.bob.mention} {town.ada.mention} lets you use their pictures here for a day. Please start once more."
+    ]
+    assert said(await town.bob.click(post, label="Again")).startswith("On its way")
+    assert said(await town.moderator.click(post, label="Again")).startswith(asked)
+    await town.work_until_done()
+    assert len(town.posts()) == 2
+
+
+async def test_a_question_that_nobody_answered(town: Town) -> None:
+    """It goes by itself."""
+    post = await town.posted(town.ada)
+    await choose(town, "posts", "pictures", ["ask"])
+    await town.bob.react(post, "🔁")
+    [notice] = [message for message in town.messages() if "May they use your pictures" in message.content]
+
+    await town.env.advance_time(3700)
+
+    assert notice.id not in [message.id for message in town.messages()]
+    assert len(await town.jobs()) == 1
+
+
+async def test_a_yes_that_came_too_late(town: Town) -> None:
+    """A restart has forgotten to take the question away: its button still knows when it ended."""
+    post = await town.posted(town.ada)
+    await choose(town, "posts", "pictures", ["ask"])
+    await town.bob.react(post, "🔁")
+    [notice] = [message for message in town.messages() if "May they use your pictures" in message.content]
+    await town.restart()
+    await town.env.advance_time(3700)
+
+    assert said(await town.ada.click(notice, label=ALLOW)) == "That was too long ago. They can ask once more."
+    assert not await town.animatic.desk._members.allows(
+        town.guild.id, town.ada.id, town.bob.id, town.env.now()
+    )
 
 
 async def test_a_members_limit(town: Town) -> None:

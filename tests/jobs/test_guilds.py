@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -251,6 +252,55 @@ async def test_only_ones_own_pictures(world: World) -> None:
     await world.desk.request(somebody(id=3), plan, Pictures(first=PICTURE), parent=clip)
     await world.desk.request(somebody(), plan, Pictures(first=PICTURE))
     await world.desk.request(somebody(), world.desk.plan(Ask(prompt="a fox")), Pictures(), parent=clip)
+
+
+async def test_the_owner_of_a_picture_is_asked(world: World) -> None:
+    """Once in an hour for each who wants it; a yes holds for a day, for that one person, in that server."""
+    await follow(world, pictures="ask")
+    plan = world.desk.plan(Ask(prompt="waves", has_picture=True))
+    sentence = "Here the owner of a picture is asked first. I have asked <@3>;"
+
+    assert (await refused(world, somebody(), picture_by=3)).startswith(sentence)
+    assert (await refused(world, somebody(), picture_by=3)).startswith(sentence)
+    assert world.announcer.asked == [(10, GUILD, 3, 2)]
+    world.clock.pass_by(hours=2)
+    await refused(world, somebody(), picture_by=3)
+    assert len(world.announcer.asked) == 2
+
+    await world.desk.allow_pictures(somebody(id=3), 2)
+    await world.desk.request(somebody(), plan, Pictures(first=PICTURE), picture_by=3)
+    for other in (somebody(id=4), somebody(guild_id=GUILD + 1)):
+        await refused(world, other, picture_by=3)
+    await refused(world, somebody(), picture_by=4)
+    world.clock.pass_by(hours=25)
+    await refused(world, somebody(), picture_by=3)
+
+
+async def test_an_owner_who_cannot_be_asked(world: World) -> None:
+    """Says so, and the next one tries again; who wants no such thing is not even asked."""
+    await follow(world, pictures="ask")
+    world.announcer.can_ask = False
+
+    assert "I could not ask <@3>" in await refused(world, somebody(), picture_by=3)
+    assert "I could not ask <@3>" in await refused(world, somebody(), picture_by=3)
+    await world.desk.withhold_pictures(somebody(id=4), True)
+    assert "<@4> does not want" in await refused(world, somebody(), picture_by=4)
+    assert len(world.announcer.asked) == 2
+
+
+async def test_a_yes_is_forgotten(world: World) -> None:
+    """When it has ended, and when either of the two wants to be forgotten."""
+    members, now = world.desk._members, world.clock.now()
+    for owner, asker in ((3, 2), (5, 6), (6, 5)):
+        await members.allow(GUILD, owner, asker, now + timedelta(days=1))
+    await members.forget_consents(now)
+    await members.forget(5, now, posts=False)
+
+    assert await members.allows(GUILD, 3, 2, now)
+    assert not await members.allows(GUILD, 5, 6, now)
+    assert not await members.allows(GUILD, 6, 5, now)
+    await members.forget_consents(now + timedelta(days=1))
+    assert not await members.allows(GUILD, 3, 2, now)
 
 
 async def test_limits_of_a_role(world: World) -> None:

@@ -18,5 +18,12 @@ def upgrade() -> None:
         sa.Column("paused_at", utc),
         sa.Column("left_at", utc),
     )
+    op.create_table(
+        "consents",
+        sa.Column("guild_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("owner_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("asker_id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("until", utc, nullable=False),
+    )
     paused = sa.text("paused_at IS NOT NULL")
     op.create_index("guilds_paused", "guilds", ["guild_id"], sqlite_where=paused, postgresql_where=paused)
