@@ -33,8 +33,9 @@ from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
 from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
+from bot.jobs.guilds import Guilds, GuildSettings, SettingsOf
 from bot.jobs.health import Health
-from bot.jobs.limits import Limits, RequeueRules, RulesOf
+from bot.jobs.limits import Limits
 from bot.jobs.models import Menu, Model, Way, common, listed_cents
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
@@ -103,9 +104,9 @@ async def build(
             shard_ids=config.discord.shard_ids,
             shard_count=config.discord.shard_count,
         )
-        requeue = requeue_rules(config)
+        bot.servers = Guilds(store, now=now, usual=usual_settings(config))
         announcer = DiscordAnnouncer(
-            bot=bot, store=store, menu=menu, pool=pool, now=now, requeue_rules=requeue
+            bot=bot, store=store, menu=menu, pool=pool, now=now, settings=bot.servers.settings
         )
         health = Health(store, now=now)
         engine = Engine(
@@ -120,8 +121,10 @@ async def build(
             folder=config.data.folder / "clips",
             slots=config.slots_of,
             keep=timedelta(days=config.data.keep_days),
+            forget_servers_after=timedelta(days=config.data.forget_servers_after_days),
             stale=timedelta(seconds=config.engine.stale_after),
         )
+        bot.servers.paused_or_resumed = engine.wake
         limits = Limits(per_member=config.animate.active_per_member, in_all=config.animate.active_total)
         bot.desk = Desk(
             store=store,
@@ -132,8 +135,8 @@ async def build(
             wake=engine.wake,
             now=now,
             budgets=owner_budgets(config),
-            alert=alerts(store, announcer, now),
-            requeue_rules=requeue,
+            alert=alerts(store, announcer, now, bot.servers.settings),
+            settings=bot.servers.settings,
         )
         bot.archive = Archive(
             store=store,
@@ -162,19 +165,14 @@ async def build(
         )
 
 
-def requeue_rules(config: Config) -> RulesOf:
-    """The config's rules of requeues, the same for every server."""
+def usual_settings(config: Config) -> GuildSettings:
+    """What holds in servers that have not decided otherwise."""
     animate = config.animate
-    rules = RequeueRules(
-        emoji=animate.requeue_emoji,
-        per_day=animate.requeues_per_day,
+    return GuildSettings(
+        requeue_emoji=animate.requeue_emoji,
+        requeues_per_day=animate.requeues_per_day,
         confirm_above_cents=math.floor(animate.confirm_above * 100),
     )
-
-    async def rules_of(_guild_id: int | None) -> RequeueRules:
-        return rules
-
-    return rules_of
 
 
 def owner_budgets(config: Config) -> BudgetsOf:
@@ -187,16 +185,22 @@ def owner_budgets(config: Config) -> BudgetsOf:
     return budgets_of
 
 
-def alerts(store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime]) -> Alert:
-    """Tells the owner, once in a stretch of time, that the bot's budget is spent to a mark."""
+def alerts(
+    store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime], settings: SettingsOf
+) -> Alert:
+    """Tells the owner, or a server's moderators, once in a stretch of time that a budget is spent to a mark."""
 
     async def alert(guild_id: int | None, budget: Budget, mark: int) -> None:
-        if budget.scope is not Scope.ALL:
+        whose = f":{guild_id}" if budget.scope is Scope.SERVER else ""
+        key = f"alert{whose}:{budget.scope}:{budget.stretch}:{mark}"
+        began = budget.stretch.began(now()).isoformat()
+        if await store.recall(key) == began:
             return
-        key, began = f"alert:{budget.scope}:{budget.stretch}:{mark}", budget.stretch.began(now()).isoformat()
-        if await store.recall(key) != began:
-            await store.remember(key, began)
+        await store.remember(key, began)
+        if budget.scope is Scope.ALL:
             await announcer.tell_owner_of_budget(budget, mark)
+        elif guild_id and (channel_id := (await settings(guild_id)).audit_channel):
+            await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
 
     return alert
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
+import aiohttp
 import discord
 import structlog
 from discord import app_commands
@@ -12,15 +14,24 @@ from yarl import URL
 
 from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
+from bot.jobs.guilds import Guilds
 from bot.jobs.store import Store
 from bot.ui import answer
-from bot.ui.controls import JobButton, ModelSelect, on_form
+from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
 
 log = structlog.get_logger(__name__)
 
-COGS = ("cogs.animate", "cogs.requeue", "cogs.lists", "cogs.members", "cogs.about")
+COGS = (
+    "cogs.animate",
+    "cogs.requeue",
+    "cogs.lists",
+    "cogs.members",
+    "cogs.settings",
+    "cogs.joining",
+    "cogs.about",
+)
 
 # What an invite asks for, and nothing more. Add Reactions is for the 🔁 under a post.
 PERMISSIONS = discord.Permissions(
@@ -46,6 +57,7 @@ class AnimaticBot(commands.AutoShardedBot):
     """No privileged intents: messages are watched only for deleted cards, reactions for requeues."""
 
     desk: Desk
+    servers: Guilds
     archive: Archive
     serves_commands = True
 
@@ -74,12 +86,24 @@ class AnimaticBot(commands.AutoShardedBot):
         self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:
-        self.add_dynamic_items(JobButton, ModelSelect, HistoryButton, QueueButton, ForgetButton)
+        self.add_dynamic_items(
+            JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton
+        )
         if not self.serves_commands:
             return
         for cog in COGS:
             await self.load_extension(cog)
         await self._sync_when_changed()
+
+    async def write_down(self, guild_id: int, lines: Sequence[str], *channel_ids: int | None) -> None:
+        """Write lines into channels of a server's moderators; they ping nobody. Never raises."""
+        for channel_id in dict.fromkeys(one for one in channel_ids if one is not None):
+            channel = self.get_partial_messageable(channel_id, guild_id=guild_id)
+            try:
+                for line in lines:
+                    await channel.send(line, allowed_mentions=discord.AllowedMentions.none())
+            except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+                log.info("not_written_down", guild=guild_id, error=type(error).__name__)
 
     def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
         """Somebody to whom commands are named."""

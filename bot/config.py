@@ -195,6 +195,11 @@ class DataSettings(Section):
     keep_days: int = Field(
         default=7, ge=1, description="How long a clip that could not be posted is kept there"
     )
+    forget_servers_after_days: int = Field(
+        default=30,
+        ge=0,
+        description="How long the settings of a server that the bot has left are kept, should it come back",
+    )
 
 
 class RoutesSettings(Section):

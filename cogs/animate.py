@@ -25,6 +25,7 @@ from bot.ui.sources import Source, attached, fetch, pictures_of
 PICTURES_AT_ONCE = 4  # requests whose pictures are in memory at the same time
 MOST_PICKED = 1000  # menus that were opened and not sent; a person looks at one at a time
 FORM = "menu:"
+PICTURED = Ask(prompt="", has_picture=True)  # what a form begins with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,8 @@ class Animate(commands.Cog):
         end_picture: discord.Attachment | None,
     ) -> None:
         answer.require_permissions(interaction)
-        plan = self.bot.desk.plan(ask)
+        settings = await self.bot.desk.settings(interaction.guild_id)
+        plan = self.bot.desk.plan(ask, settings)
         first = attached(picture) if picture else None
         last = attached(end_picture) if end_picture else None
         for source, name in ((first, catalogue.PICTURE), (last, catalogue.END_PICTURE)):
@@ -81,9 +83,9 @@ class Animate(commands.Cog):
         owner_id = await desk.picture_owner(message.id, message.author.id)
         await desk.require_consent(who(interaction), owner_id)
         custom_id = f"{FORM}{interaction.id}"
-        form = forms.form(
-            custom_id, "animate", Ask(prompt="", has_picture=True), desk.in_reach(), pictures=pictures
-        )
+        settings = await desk.settings(interaction.guild_id)
+        ask = desk.filled(PICTURED, settings)
+        form = forms.form(custom_id, "animate", ask, desk.in_reach(settings), pictures=pictures)
         self.picked[custom_id] = Picked(pictures=pictures, owner_id=owner_id)
         while len(self.picked) > MOST_PICKED:
             del self.picked[next(iter(self.picked))]
@@ -107,7 +109,9 @@ class Animate(commands.Cog):
             if picked is None:
                 raise answer.menu_forgotten()
             desk = self.bot.desk
-            plan = desk.plan(forms.read(typed, Ask(prompt="", has_picture=True), desk.menu))
+            settings = await desk.settings(interaction.guild_id)
+            ask = forms.read(typed, desk.filled(PICTURED, settings), desk.menu_of(settings))
+            plan = desk.plan(ask, settings)
             picture = picked.pictures[int(typed.get("picture", 0))]
             await self._make(interaction, plan, picture, None, picture_by=picked.owner_id)
         except Refusal as refusal:

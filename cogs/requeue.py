@@ -14,7 +14,7 @@ from bot.client import AnimaticBot
 from bot.errors import Refusal
 from bot.jobs.desk import Dear, Who
 from bot.ui import answer
-from bot.ui.controls import JobButton
+from bot.ui.controls import JobButton, thread_of
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +37,8 @@ class Requeue(commands.Cog):
             return
         if payload.message_author_id not in (None, me.id):
             return
-        rules = await self.bot.desk.requeue_rules(payload.guild_id)
-        if str(payload.emoji) != rules.emoji:
+        settings = await self.bot.desk.settings(payload.guild_id)
+        if str(payload.emoji) != settings.requeue_emoji:
             return
         job = await self.bot.desk.job_of_post(payload.message_id)
         if job is None:
@@ -65,6 +65,7 @@ class Requeue(commands.Cog):
         return Who(
             id=payload.user_id,
             channel_id=payload.channel_id,
+            thread_of=thread_of(channel),
             guild_id=payload.guild_id,
             moderator=bool(channel and member and channel.permissions_for(member).manage_messages),
             roles=frozenset(role.id for role in member.roles) if member else frozenset(),

@@ -21,12 +21,22 @@ from bot.jobs.announcing import Waiting
 from bot.jobs.archive import HISTORY_PAGE, QUEUE_PAGE, Line, Past, Shown, Turn, Way
 from bot.jobs.browsing import MINE, Crowd
 from bot.jobs.desk import Ask, Forgetting, asked, possible
+from bot.jobs.guilds import (
+    MOST_CENTS,
+    MOST_CHOSEN,
+    MOST_CLIPS,
+    MOST_PATTERNS,
+    MOST_WORDS,
+    GuildSettings,
+    WhosePictures,
+)
 from bot.jobs.health import Trouble
 from bot.jobs.machine import OPEN, Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
 from bot.providers.base import Capabilities
-from bot.ui import cards, catalogue, forms, guide, lists
-from bot.ui.controls import LABELS, JobButton, ModelSelect, form_ask
+from bot.ui import answer, cards, catalogue, forms, guide, lists
+from bot.ui import settings as panels
+from bot.ui.controls import LABELS, ConsentButton, JobButton, ModelSelect, form_ask
 from bot.ui.sources import MOST_PICTURES, Source
 from cogs.animate import FORM, animate_command
 from tests.cogs import conftest
@@ -55,6 +65,7 @@ ID = "a" * 20  # the longest that the tables hold
 USER = 2**63 - 1  # the largest snowflake: 19 digits
 
 BUTTON, SELECT, INPUT, TEXT, THUMBNAIL, ROW_TYPE, LABEL = 2, 3, 4, 10, 11, 1, 18
+ROLES, CHANNELS = 6, 8  # selects of them
 
 
 # A menu as large and as wordy as a configuration can make it
@@ -148,6 +159,10 @@ def check_controls(parts: list[dict[str, Any]]) -> None:
                 assert 1 <= len(option["label"]) <= OPTION_TEXT
                 assert 1 <= len(option["value"]) <= OPTION_TEXT
                 assert len(option.get("description") or "") <= OPTION_TEXT
+        elif part["type"] in (ROLES, CHANNELS):
+            assert 0 <= part["min_values"] <= part["max_values"] <= SELECT_OPTIONS
+            assert len(part.get("default_values", [])) <= part["max_values"]
+            assert len(part.get("placeholder") or "") <= PLACEHOLDER
         elif part["type"] == INPUT:
             assert 1 <= part["max_length"] <= TYPED
             assert len(part.get("value") or "") <= part["max_length"]
@@ -352,6 +367,99 @@ def test_every_modal(kind: str, count: int) -> None:
             check_modal(form.to_dict())
 
 
+# The panel of /settings
+
+
+def full_settings(**changes: Any) -> GuildSettings:
+    """Everything decided, and as much of it as can be."""
+    most = frozenset(range(USER - MOST_CHOSEN, USER))
+    return GuildSettings(
+        channels=most,
+        roles=most,
+        default_model=wordy_menu().default,
+        default_seconds=60,
+        most_cents=MOST_CENTS,
+        requeue_emoji=f"<a:{'e' * 32}:{USER}>",
+        requeue_roles=most,
+        requeues_per_day=MOST_CLIPS,
+        confirm_above_cents=MOST_CENTS,
+        pictures=WhosePictures.ASK,
+        spoiler=True,
+        audit_channel=USER,
+        review_channel=USER,
+        member_clips_per_day=MOST_CLIPS,
+        member_cents_per_day=MOST_CENTS,
+        role_clips_per_day=dict.fromkeys(most, MOST_CLIPS),
+        channel_clips_per_day=MOST_CLIPS,
+        server_cents_per_day=MOST_CENTS,
+        server_cents_per_month=MOST_CENTS,
+        blocked_words=tuple(f"{number:0>19}" for number in range(MOST_WORDS)),
+        blocked_patterns=tuple(f"{number:0>119}" for number in range(MOST_PATTERNS)),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("settings", [GuildSettings(), full_settings(paused="everywhere")])
+@pytest.mark.parametrize("page", panels.PAGES)
+def test_every_page_of_the_settings(page: str, settings: GuildSettings) -> None:
+    """With nothing and with everything decided, few models and many; every control is one that is understood."""
+    for count in (1, 24, 25, 40):
+        known = range(USER - MOST_CHOSEN, USER + 1)
+        payload = panels.panel(settings, wordy_menu(count), page, known=known).to_components()
+        check_message(payload)
+        for part in walk(payload):
+            verb, _, name = part.get("custom_id", "").removeprefix(panels.PREFIX).partition(":")
+            if verb == "set":
+                assert panels.PAGE_OF[name] == page
+                first = part["options"][0]["value"] if part["type"] == SELECT else str(USER)
+                GuildSettings.model_validate(settings.model_dump() | panels.chosen(name, [first]))
+            elif verb == "ask":
+                assert panels.FORMS[name][0] == page
+
+
+def test_every_setting_is_on_the_panel() -> None:
+    """And every control is one of a setting that is written down when it changes."""
+    asked = {field for _, form in panels.FORMS.values() for field in form} | {"role_clips_per_day"}
+
+    assert asked | set(panels.PAGE_OF) == set(panels.FIELDS) == set(GuildSettings.model_fields) - {"paused"}
+
+
+@pytest.mark.parametrize("settings", [GuildSettings(), full_settings()])
+def test_every_modal_of_the_settings(settings: GuildSettings) -> None:
+    """Filled with as much as there can be, which is understood again as it stands."""
+    menu = wordy_menu()
+    for name, (_, questions) in panels.FORMS.items():
+        payload = panels.form(name, settings, menu).to_dict()
+        check_modal(payload)
+        answers = {
+            part["custom_id"]: part.get("value") or ""
+            for part in walk(payload["components"])
+            if part["type"] == INPUT
+        }
+        assert panels.typed(name, answers, menu, settings) == {
+            field: getattr(settings, field) for field in questions
+        }
+    check_modal(panels.role_form(USER, "Ж" * 100, settings).to_dict())
+
+
+def test_the_question_to_the_owner_of_a_picture() -> None:
+    """Its button, and its sentences."""
+    button = ConsentButton(USER, USER, 10**11)
+
+    check_controls([button.item.to_component_dict()])
+    assert button.template.fullmatch(button.custom_id)
+    assert not JobButton.__discord_ui_compiled_template__.fullmatch(button.custom_id)
+    assert len(answer.asked_owner(USER, USER, 10**11)) <= CONTENT
+
+
+def test_every_line_of_the_audit() -> None:
+    """Fits into a message, however much was changed."""
+    for before, after in ((GuildSettings(), full_settings()), (full_settings(), GuildSettings())):
+        lines = panels.audit_lines(USER, before, after, wordy_menu())
+        assert len(lines) == len(panels.FIELDS)
+        assert all(len(line) <= CONTENT for line in lines)
+
+
 def test_a_prompt_given_back() -> None:
     """As much of it as a message holds."""
     refusal = forms.refused(Refusal("x" * 300), "```Ж" * 1000)
@@ -381,7 +489,7 @@ def test_the_meant_model_is_offered_among_many() -> None:
 def test_no_sentence_of_a_cog() -> None:
     """What members read stands in one place a family: see `bot.ui.catalogue`. A cog only chooses."""
     sentence = re.compile(r"\"[^\"\n]*[a-z]+ [a-z]+ [^\"\n]*[.?!]\"")
-    for cog in ("animate", "requeue"):
+    for cog in ("animate", "requeue", "settings", "joining"):
         source = Path(f"cogs/{cog}.py").read_text(encoding="utf-8")
         without_docstrings = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
         assert sentence.findall(without_docstrings) == []

@@ -16,12 +16,14 @@ class Waiting:
     """What a card tells about a job that waits: place in line (1 is next), when the clip is due, lateness.
 
     `looking`: the route is being asked whether it took an unsure job, so nobody has to decide yet.
+    `paused`: nothing new is started in its server.
     """
 
     place: int | None = None
     due: datetime | None = None
     late: bool = False
     looking: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,12 @@ class Announcer(Protocol):
 
     async def tell_owner(self, route: str, trouble: Trouble) -> None:
         """Tell the bot's owner, by direct message, that a route needs them or is down. Never raises."""
+        ...
+
+    async def ask_owner(
+        self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
+    ) -> bool:
+        """Ask in the channel whether the asker may use the owner's pictures. Whether it could be. Never raises."""
         ...
 
     async def find_post(self, job: Job) -> int | None:

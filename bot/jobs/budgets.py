@@ -86,8 +86,8 @@ def admit(budget: Budget, spent: Spent, price_cents: int, *, now: datetime, curr
             )
         left = max(budget.cents - spent.cents, 0)
         raise Refusal(
-            f"This clip costs {_money(price_cents, currency)}, and {_LEFT[budget.scope]} budget for this "
-            f"{budget.stretch} has {_money(left, currency)} left of {_money(budget.cents, currency)}. "
+            f"This clip costs {money(price_cents, currency)}, and {_LEFT[budget.scope]} budget for this "
+            f"{budget.stretch} has {money(left, currency)} left of {money(budget.cents, currency)}. "
             f"It starts anew {again}. {free}"
         )
 
@@ -118,7 +118,8 @@ def _least(one: int | None, other: int | None) -> int | None:
     return min(known, default=None)
 
 
-def _money(cents: int, currency: str) -> str:
+def money(cents: int, currency: str) -> str:
+    """An amount as members read it: `$0.35`."""
     return f"{currency}{cents / 100:,.2f}"
 
 

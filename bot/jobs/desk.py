@@ -7,7 +7,7 @@ queued or paid. What a person can mend is raised as a Refusal.
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -17,8 +17,9 @@ from bot.failpoints import reach
 from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget, Scope
+from bot.jobs.guilds import GuildSettings, SettingsOf, WhosePictures, usual_settings
 from bot.jobs.health import FOR_THE_OWNER, Health
-from bot.jobs.limits import Limits, RequeueRules, RulesOf, usual_rules
+from bot.jobs.limits import Limits
 from bot.jobs.machine import (
     CANCELLABLE,
     NOBODY,
@@ -44,6 +45,11 @@ FREE = "Nothing was charged."
 DEFAULT_UPLOAD_LIMIT = 10 * 1024 * 1024
 ROOM = 64 * 1024  # what a request to Discord needs besides the picture, in bytes
 
+USUAL = GuildSettings()
+ASKED_FOR = timedelta(hours=1)  # a question to the owner of a picture stands
+ALLOWED_FOR = timedelta(days=1)  # and their yes holds
+MOST_ASKED = 1000
+
 _T = TypeVar("_T", int, str)
 
 
@@ -51,11 +57,12 @@ _T = TypeVar("_T", int, str)
 class Who:
     """The person who asks, and where. `interaction_id` and `upload_limit` (bytes) come with an interaction.
 
-    `roles` are the ids of the person's roles in the server.
+    `roles` are the ids of the person's roles in the server. `thread_of` is the channel that a thread is in.
     """
 
     id: int
     channel_id: int
+    thread_of: int | None = None
     guild_id: int | None = None
     moderator: bool = False
     roles: frozenset[int] = field(default=frozenset(), repr=False)
@@ -322,6 +329,20 @@ def _model(name: str | None, menu: Menu) -> Model:
     return model
 
 
+def _permit(who: Who, settings: GuildSettings) -> None:
+    """Raises Refusal when this person may not have a clip made here and now."""
+    settings.admit(channels=(who.channel_id, who.thread_of), roles=who.roles, moderator=who.moderator)
+
+
+def _affordable(model: Model, most_cents: int | None) -> bool:
+    """Whether the cheapest clip of a model is not too dear."""
+    if most_cents is None:
+        return True
+    lengths, qualities = model.can.seconds, model.can.qualities or (None,)
+    prices = [model.price_cents(seconds, quality, False) for seconds in lengths for quality in qualities]
+    return min(prices, default=0) <= most_cents
+
+
 # The budgets that a request counts against; who is told when one is spent to so many per cent.
 BudgetsOf = Callable[[Who], Awaitable[Sequence[Budget]]]
 Alert = Callable[[int | None, Budget, int], Awaitable[None]]
@@ -347,33 +368,80 @@ class Desk:
         announcer: Announcer,
         wake: Callable[[], None],
         now: Callable[[], datetime],
-        requeue_rules: RulesOf = usual_rules,
+        settings: SettingsOf = usual_settings,
         budgets: BudgetsOf = no_budgets,
         alert: Alert = no_alert,
     ) -> None:
         self.menu = menu
         self._budgets_of = budgets
         self._alert = alert
-        self._rules_of = requeue_rules
+        self._settings_of = settings
         self._store = store
         self._members = Members(store)
+        # Who was asked to let whom use their pictures, until when.
+        self._asked: dict[tuple[int, int, int], datetime] = {}
         self._limits = limits
         self._health = health
         self._announcer = announcer
         self._wake = wake
         self._now = now
 
-    def plan(self, ask: Ask) -> Plan:
-        """Check an Ask against what its model can do, and whether that model is to be reached. No I/O. Raises Refusal."""
+    def plan(self, ask: Ask, settings: GuildSettings = USUAL) -> Plan:
+        """Check an Ask against what its model can do, whether that model is to be reached, and what it may cost
+        in this server. No I/O. Raises Refusal."""
+        ask = self.filled(ask, settings)
         plan = check(ask, self.menu, reachable=self._reachable)
         if not self._reachable(plan.model):
             raise Refusal(self._out_of_reach(ask, plan.model))
+        self._refuse_dear(plan, settings)
         return plan
 
-    def in_reach(self) -> Menu:
-        """The menu without the models that cannot be reached now; the whole menu where that would leave none."""
-        models = {name: model for name, model in self.menu.models.items() if self._reachable(model)}
-        return replace(self.menu, models=models) if models else self.menu
+    def filled(self, ask: Ask, settings: GuildSettings) -> Ask:
+        """The Ask with what this server wants where the person left it open."""
+        if ask.model is None:
+            ask = replace(ask, model=self.menu_of(settings).default)
+        wanted = settings.default_seconds
+        model = self.menu.models.get(ask.model or "")
+        if ask.seconds is None and model and wanted in model.can.seconds:
+            ask = replace(ask, seconds=wanted)
+        return ask
+
+    def menu_of(self, settings: GuildSettings) -> Menu:
+        """The menu as this server has it: its own default, without the models that are too dear here.
+
+        All of them where that would leave none.
+        """
+        models = {
+            name: model for name, model in self.menu.models.items() if _affordable(model, settings.most_cents)
+        } or self.menu.models
+        wanted = [name for name in (settings.default_model, self.menu.default) if name and name in models]
+        return replace(self.menu, models=models, default=[*wanted, *models][0])
+
+    def in_reach(self, settings: GuildSettings = USUAL) -> Menu:
+        """This server's menu without the models that cannot be reached now; all of it where that would leave none."""
+        menu = self.menu_of(settings)
+        models = {name: model for name, model in menu.models.items() if self._reachable(model)}
+        return replace(menu, models=models) if models else menu
+
+    def _refuse_dear(self, plan: Plan, settings: GuildSettings) -> None:
+        most, currency = settings.most_cents, self.menu.currency
+        if most is None or plan.price_cents <= most:
+            return
+        others = [
+            model.label
+            for model in self.menu.models.values()
+            if model.name != plan.model.name and self._reachable(model) and _affordable(model, most)
+        ]
+        if _affordable(plan.model, most):
+            instead = "Choose a shorter one, or a lower quality."
+        elif others:
+            instead = f"Choose another `model`: {_listed(others)} can do with less."
+        else:
+            instead = "A moderator can change that with /settings."
+        raise Refusal(
+            f"This clip costs {budgets.money(plan.price_cents, currency)}, and one may cost at most "
+            f"{budgets.money(most, currency)} here. {instead} {FREE}"
+        )
 
     def _reachable(self, model: Model) -> bool:
         return any(self._health.trouble(way.route) is None for way in model.ways)
@@ -400,9 +468,9 @@ class Desk:
         """The time that jobs go by."""
         return self._now()
 
-    async def requeue_rules(self, guild_id: int | None) -> RequeueRules:
-        """How a clip is asked for again in this server."""
-        return await self._rules_of(guild_id)
+    async def settings(self, guild_id: int | None) -> GuildSettings:
+        """What holds in this server."""
+        return await self._settings_of(guild_id)
 
     async def request(
         self,
@@ -424,8 +492,11 @@ class Desk:
             picture_by = parent.picture_by or parent.asker_id
         if picture_by is not None and pictures.first:
             await self.require_consent(who, picture_by)
-        rules = await self.requeue_rules(who.guild_id)
-        limited_by = await self._budgets_of(who)
+        settings = await self.settings(who.guild_id)
+        _permit(who, settings)
+        self._refuse_dear(plan, settings)
+        rules = settings.requeues
+        limited_by = await self._limited_by(who, settings)
         seen: list[Load] = []
 
         def admit(load: Load) -> None:
@@ -498,6 +569,10 @@ class Desk:
         await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
 
+    async def _limited_by(self, who: Who, settings: GuildSettings) -> list[Budget]:
+        """The owner's budgets and the server's: the strictest of each kind."""
+        return budgets.strictest([*await self._budgets_of(who), *settings.budgets(who.roles)])
+
     def _within(self, load: Load, price_cents: int, now: datetime) -> None:
         """Raises Refusal where one more clip at this price goes over a budget."""
         for budget, spent in load.spent.items():
@@ -518,10 +593,11 @@ class Desk:
             return await self._announcer.post_card(job, pictures, waiting)
 
     async def admit(self, who: Who) -> None:
-        """Look at the limits before any work is done for a request. Raises Refusal.
+        """Look at who may and at the limits before any work is done for a request. Raises Refusal.
 
         `request` looks again, in the transaction that counts.
         """
+        _permit(who, await self.settings(who.guild_id))
         self._admit(await self._store.load(who.id))
 
     async def again(self, who: Who, parent: Job, *, confirmed: bool = True) -> Job:
@@ -529,10 +605,12 @@ class Desk:
 
         Not `confirmed`, raises Dear where the price is one that this server wants a person to confirm.
         """
-        rules = await self.requeue_rules(who.guild_id)
+        settings = await self.settings(who.guild_id)
+        _permit(who, settings)
+        rules = settings.requeues
         rules.admit_person(who.roles, moderator=who.moderator)
         await self.require_consent_for(who, parent)
-        plan = self.plan(asked(parent))
+        plan = self.plan(asked(parent), settings)
         load = await self._store.load(who.id, clip=parent.id, now=self._now())
         self._admit(load)
         rules.admit_take(load.takes)
@@ -543,16 +621,19 @@ class Desk:
 
     async def remix(self, who: Who, parent: Job, ask: Ask) -> Job:
         """Queue a clip from the same pictures with other words or settings. Raises Refusal."""
-        return await self._derive(who, self.plan(ask), parent, Lineage.REMIX)
+        plan = self.plan(ask, await self.settings(who.guild_id))
+        return await self._derive(who, plan, parent, Lineage.REMIX)
 
     async def by_model(self, who: Who, parent: Job, model: str) -> Job:
         """Queue the same clip by another model, as near to it as that one can. Raises Refusal."""
-        plan = self.plan(adapted(replace(asked(parent), model=model), self.menu))
+        settings = await self.settings(who.guild_id)
+        plan = self.plan(adapted(replace(asked(parent), model=model), self.menu), settings)
         return await self._derive(who, plan, parent, Lineage.MODEL)
 
     async def go_on(self, who: Who, parent: Job, ask: Ask) -> Job:
         """Queue a clip that begins with the last frame of this one. Raises Refusal."""
-        return await self._derive(who, self.plan(ask), parent, Lineage.CONTINUE)
+        plan = self.plan(ask, await self.settings(who.guild_id))
+        return await self._derive(who, plan, parent, Lineage.CONTINUE)
 
     async def _derive(self, who: Who, plan: Plan, parent: Job, lineage: Lineage) -> Job:
         """The one way from a posted clip to a new job: look at the limits, fetch the pictures, request."""
@@ -591,12 +672,53 @@ class Desk:
         return await self._store.by_post(message_id)
 
     async def require_consent(self, who: Who, author_id: int) -> None:
-        """Raises Refusal when the author of a picture does not want others to animate it."""
-        if author_id != who.id and await self._members.withholds_pictures(author_id):
+        """Raises Refusal when this server does not let this person use a picture of that author, or the author
+        does not want it."""
+        if author_id == who.id:
+            return
+        settings = await self.settings(who.guild_id)
+        if settings.pictures is WhosePictures.OWN:
+            raise Refusal(
+                "Here everybody may use only their own pictures, and this one is from "
+                f"<@{author_id}>. Use /animate with a picture of your own. {FREE}"
+            )
+        if await self._members.withholds_pictures(author_id):
             raise Refusal(f"<@{author_id}> does not want others to animate their pictures. {FREE}")
+        if settings.pictures is WhosePictures.ASK and who.guild_id:
+            await self._require_answer(who, who.guild_id, author_id)
+
+    async def _require_answer(self, who: Who, guild_id: int, author_id: int) -> None:
+        """Raises Refusal unless the author has lately said yes; they are asked, once in a while."""
+        now = self._now()
+        if await self._members.allows(guild_id, author_id, who.id, now):
+            return
+        self._asked = {key: until for key, until in self._asked.items() if until > now}
+        key = (guild_id, author_id, who.id)
+        if key not in self._asked:
+            if len(self._asked) >= MOST_ASKED:
+                raise Refusal(f"I am asking too many people just now. Please try again in an hour. {FREE}")
+            self._asked[key] = now + ASKED_FOR
+            if not await self._announcer.ask_owner(
+                who.channel_id, guild_id, author_id, who.id, now + ASKED_FOR
+            ):
+                del self._asked[key]
+                raise Refusal(
+                    f"Here the owner of a picture is asked first, and I could not ask <@{author_id}> in this "
+                    f"channel. {FREE}"
+                )
+        raise Refusal(
+            f"Here the owner of a picture is asked first. I have asked <@{author_id}>; when they allow it, I "
+            f"tell you, and you can start once more. {FREE}"
+        )
+
+    async def allow_pictures(self, who: Who, asker_id: int) -> None:
+        """Let somebody use this person's pictures in this server for a day."""
+        if who.guild_id:
+            await self._members.allow(who.guild_id, who.id, asker_id, self._now() + ALLOWED_FOR)
+            self._asked.pop((who.guild_id, who.id, asker_id), None)
 
     async def require_consent_for(self, who: Who, parent: Job) -> None:
-        """The same, for what is to come from this clip: as the author of its picture wishes."""
+        """The same, for what is to come from this clip."""
         if parent.picture_file:
             await self.require_consent(who, parent.picture_by or parent.asker_id)
 
@@ -615,6 +737,17 @@ class Desk:
         self._wake()
         return moved
 
+    async def leave(self, guild_id: int) -> int:
+        """The bot is no longer in a server: what is not paid there is called off. The number of these jobs.
+
+        What is paid is made, and goes to its asker.
+        """
+        cancelled = 0
+        for job in await self._store.waiting_in(guild_id):
+            cancelled += await self._store.advance(job, Cancelled(), self._now()) is not None
+        self._wake()
+        return cancelled
+
     async def card_deleted(self, message_id: int) -> None:
         """Somebody deleted a card: a job that is not paid yet is called off with it."""
         job = await self._store.by_card(message_id)
@@ -630,13 +763,15 @@ class Desk:
         if job.state is not State.UNSURE:
             raise Refusal("There is nothing to try again here any more.")
         now = self._now()
+        settings = await self.settings(job.guild_id)
+        settings.refuse_paused()
 
         def admit(load: Load) -> None:
             self._within(load, job.price_cents, now)
 
         try:
             moved = await self._store.reserve_again(
-                job, TriedAgain(), now, admit, await self._budgets_of(who)
+                job, TriedAgain(), now, admit, await self._limited_by(who, settings)
             )
         except AlreadyThere:
             raise Refusal("You have this clip in the queue once more already.") from None
@@ -695,6 +830,7 @@ class Desk:
         self._only_for(who, job, "have this clip posted")
         if job.guild_id != who.guild_id:
             raise Refusal("This clip belongs to another server.")
+        (await self.settings(who.guild_id)).admit_channel((who.channel_id, who.thread_of))
         if job.redelivered_at and job.state is State.POSTING:
             return job
         if job.redelivered_at and job.state is State.FAILED:

@@ -92,6 +92,7 @@ class Engine:
         slots: Callable[[str], int],
         health: Health,
         keep: timedelta = timedelta(days=7),
+        forget_servers_after: timedelta = timedelta(days=30),
         stale: timedelta = STALE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -105,6 +106,7 @@ class Engine:
         self._slots = slots
         self._health = health
         self._keep = keep
+        self._forget_servers_after = forget_servers_after
         self._schedule = Schedule(store=store, can=self._can, now=now)
         self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
         self._members = Members(store)
@@ -328,7 +330,9 @@ class Engine:
         if self._files_swept is None or now - self._files_swept >= OLD_FILE:
             self._files_swept = now
             await self._sweep_files()
+            await self._store.forget_guilds(now - self._forget_servers_after)
             await self._members.forget_costs(now)
+            await self._members.forget_consents(now)
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
@@ -730,7 +734,8 @@ class Engine:
 
     async def _waiting(self, job: Job) -> Waiting:
         if job.state is State.QUEUED:
-            return Waiting(place=await self._store.place(job))
+            paused = bool(await self._store.paused([job.guild_id]))
+            return Waiting(place=await self._store.place(job), paused=paused)
         if job.state is State.RENDERING:
             return await self._schedule.waiting(job)
         if job.state is State.UNSURE:
@@ -740,8 +745,10 @@ class Engine:
 
     async def _draw_line(self, route: str) -> None:
         """When the line moves, those at its head learn their new place."""
-        for job, place in await self._store.line(route, limit=DRAWN_QUEUE):
-            await self._announcer.draw(job, Waiting(place=place))
+        line = await self._store.line(route, limit=DRAWN_QUEUE)
+        paused = await self._store.paused({job.guild_id for job, _ in line})
+        for job, place in line:
+            await self._announcer.draw(job, Waiting(place=place, paused=job.guild_id in paused))
 
     def _can(self, job: Job) -> Capabilities:
         """What the job's model can do, also when it is no longer in the config."""

@@ -1,6 +1,6 @@
 """May this person start one more job? Pure; knows nobody but the Refusal it raises."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from bot.errors import Refusal
@@ -50,18 +50,13 @@ class RequeueRules:
 
     def admit_take(self, takes: int) -> None:
         """Raises Refusal when the clip was made again so often today that it may not be once more."""
+        if not self.per_day:
+            raise Refusal(
+                "Clips are not made again here. Change this one with **Remix**. Nothing was charged."
+            )
         if takes >= self.per_day:
             often = "once" if takes == 1 else f"{takes} times"
             raise Refusal(
                 f"This clip was made again {often} within a day, which is as often as it may be here. "
                 "Please try again tomorrow, or change it with **Remix**. Nothing was charged."
             )
-
-
-# Asked with a server's id, None outside of servers.
-RulesOf = Callable[[int | None], Awaitable[RequeueRules]]
-
-
-async def usual_rules(_guild_id: int | None) -> RequeueRules:
-    """The same rules everywhere: what is built in."""
-    return RequeueRules()

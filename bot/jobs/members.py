@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import IS_OPEN, jobs, ledger, members
+from bot.jobs.tables import IS_OPEN, consents, jobs, ledger, members
 
 LIMITS_LOOK_BACK = timedelta(days=32)  # limits of a month count the ledger's rows by member
 ERASED_AT_ONCE = 20
@@ -49,6 +49,32 @@ class Members:
         """From now on nobody else may animate this member's pictures; None: everybody may."""
         await self._store.writing(_setting(member_id, pictures_withheld_at=since))
 
+    async def allow(self, guild_id: int, owner_id: int, asker_id: int, until: datetime) -> None:
+        """Let this asker use the owner's pictures in a server that wants owners asked."""
+        those = _consent(guild_id, owner_id, asker_id)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(consents).where(those))
+            await connection.execute(
+                insert(consents).values(guild_id=guild_id, owner_id=owner_id, asker_id=asker_id, until=until)
+            )
+
+        await self._store.writing(work)
+
+    async def allows(self, guild_id: int, owner_id: int, asker_id: int, now: datetime) -> bool:
+        """Whether the owner has lately let this asker use their pictures there."""
+        query = select(consents.c.until).where(_consent(guild_id, owner_id, asker_id), consents.c.until > now)
+        async with self._store.reading() as connection:
+            return (await connection.execute(query)).first() is not None
+
+    async def forget_consents(self, now: datetime) -> None:
+        """Delete those that have ended."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(consents).where(consents.c.until <= now))
+
+        await self._store.writing(work)
+
     async def forget(self, member_id: int, now: datetime, *, posts: bool) -> None:
         """Note that this member's name and words are to be taken off all their jobs made until now.
 
@@ -59,8 +85,11 @@ class Members:
         # Whose picture others' clips were made from is known on only where it must be, to respect a wish.
         theirs = update(jobs).where(jobs.c.picture_by == member_id, jobs.c.state.not_in(OPEN))
 
+        consent = (consents.c.owner_id == member_id) | (consents.c.asker_id == member_id)
+
         async def work(connection: AsyncConnection) -> None:
             await note(connection)
+            await connection.execute(delete(consents).where(consent))
             await connection.execute(
                 theirs.where(jobs.c.picture_by.not_in(withholds)).values(picture_by=None)
             )
@@ -122,6 +151,14 @@ class Members:
                     await connection.execute(delete(members).where(_without_wishes(member_id)))
 
         await self._store.writing(work)
+
+
+def _consent(guild_id: int, owner_id: int, asker_id: int) -> ColumnElement[bool]:
+    return (
+        (consents.c.guild_id == guild_id)
+        & (consents.c.owner_id == owner_id)
+        & (consents.c.asker_id == asker_id)
+    )
 
 
 def _setting(member_id: int, **values: object) -> Callable[[AsyncConnection], Awaitable[None]]:

@@ -52,6 +52,7 @@ from bot.jobs import machine
 from bot.jobs.budgets import Budget
 from bot.jobs.ledger import Entry, Kind, entries
 from bot.jobs.machine import (
+    CANCELLABLE,
     OPEN,
     REQUESTED,
     Begun,
@@ -64,7 +65,19 @@ from bot.jobs.machine import (
     State,
     TriedAgain,
 )
-from bot.jobs.tables import HAS_CARD_LEFT, IS_OPEN, Utc, events, jobs, ledger, metadata, notes, workers
+from bot.jobs.tables import (
+    HAS_CARD_LEFT,
+    IS_OPEN,
+    IS_PAUSED,
+    Utc,
+    events,
+    guilds,
+    jobs,
+    ledger,
+    metadata,
+    notes,
+    workers,
+)
 from bot.jobs.tally import Load, Tally, taken
 from bot.jobs.together import Together
 
@@ -81,6 +94,9 @@ MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
+GUILDS_LOCK = 2
+PAUSED = "paused"  # the note that says that nothing new is started anywhere
+_PAUSED_EVERYWHERE = select(notes.c.key).where(notes.c.key == PAUSED)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -240,8 +256,8 @@ class Store:
     ) -> list[Job]:
         """Take waiting jobs for the free slots of a route, writing the intent to submit each.
 
-        Slots are counted in the database, across all processes; a job long overdue holds none. The member with the fewest running
-        jobs goes first, then the oldest job.
+        Slots are counted in the database, across all processes; a job long overdue holds none. What is paused
+        stays in line. The member with the fewest running jobs goes first, then the oldest job.
         """
 
         async def work(connection: AsyncConnection) -> list[Job]:
@@ -438,6 +454,100 @@ class Store:
                 await connection.execute(insert(notes).values(key=key, value=value))
 
         await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def guild(self, guild_id: int | None) -> tuple[str, bool, bool]:
+        """What a server has decided, as JSON; whether it is paused; whether all servers are."""
+        query = select(guilds.c.settings, guilds.c.paused_at).where(guilds.c.guild_id == guild_id)
+        async with self._reads.connect() as connection:
+            row = (await connection.execute(query)).one_or_none()
+            everywhere = (await connection.execute(_PAUSED_EVERYWHERE)).first() is not None
+        return (row.settings, row.paused_at is not None, everywhere) if row else ("{}", False, everywhere)
+
+    async def change_guild(self, guild_id: int, decide: Callable[[str], str]) -> None:
+        """Make what a server has decided, as JSON, into what it decides now: of two at once, one comes after."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._open_guild(connection, guild_id)
+            here = guilds.c.guild_id == guild_id
+            row = select(guilds.c.settings).where(here).with_for_update()
+            decided = (await connection.execute(row)).scalar_one()
+            await connection.execute(update(guilds).where(here).values(settings=decide(decided)))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def pause(self, guild_id: int | None, since: datetime | None) -> bool:
+        """From now on `claim` takes none of a server's jobs (None: none at all); without `since`, it takes
+        them again. Whether that is a change."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            if guild_id is None:
+                changed = await connection.execute(delete(notes).where(notes.c.key == PAUSED))
+                was = bool(changed.rowcount)
+                if since:
+                    await connection.execute(insert(notes).values(key=PAUSED, value=since.isoformat()))
+            else:
+                await self._open_guild(connection, guild_id)
+                here = guilds.c.guild_id == guild_id
+                row = select(guilds.c.paused_at).where(here).with_for_update()
+                was = (await connection.execute(row)).scalar_one() is not None
+                await connection.execute(update(guilds).where(here).values(paused_at=since))
+            await self._notify(connection)
+            return was is not bool(since)
+
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def paused(self, guild_ids: Collection[int | None]) -> set[int | None]:
+        """Those of these servers in which nothing new is started."""
+        here = select(guilds.c.guild_id).where(
+            IS_PAUSED, guilds.c.guild_id.in_([one for one in guild_ids if one is not None])
+        )
+        async with self._reads.connect() as connection:
+            if (await connection.execute(_PAUSED_EVERYWHERE)).first():
+                return set(guild_ids)
+            return set((await connection.execute(here)).scalars())
+
+    async def guild_joined(self, guild_id: int) -> bool:
+        """The bot is in this server. Whether it was not before, or had left."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            new = await self._open_guild(connection, guild_id)
+            back = update(guilds).where(guilds.c.guild_id == guild_id, guilds.c.left_at.is_not(None))
+            return new or bool((await connection.execute(back.values(left_at=None))).rowcount)
+
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def guild_left(self, guild_id: int, now: datetime) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await self._open_guild(connection, guild_id)
+            gone = update(guilds).where(guilds.c.guild_id == guild_id, guilds.c.left_at.is_(None))
+            await connection.execute(gone.values(left_at=now))
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def forget_guilds(self, left_before: datetime) -> int:
+        """Delete what servers have decided that the bot left so long ago. Their number."""
+
+        async def work(connection: AsyncConnection) -> int:
+            gone = await connection.execute(delete(guilds).where(guilds.c.left_at < left_before))
+            return gone.rowcount
+
+        return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def _open_guild(self, connection: AsyncConnection, guild_id: int) -> bool:
+        """Make sure that a server has its row. Whether it is new."""
+        await self._lock(connection, GUILDS_LOCK)
+        known = select(guilds.c.guild_id).where(guilds.c.guild_id == guild_id)
+        if (await connection.execute(known)).first():
+            return False
+        await connection.execute(insert(guilds).values(guild_id=guild_id, settings="{}"))
+        return True
+
+    async def waiting_in(self, guild_id: int) -> list[Job]:
+        """A server's jobs that can still be called off."""
+        states = jobs.c.state.in_(CANCELLABLE)
+        async with self._reads.connect() as connection:
+            rows = await connection.execute(select(jobs).where(IS_OPEN, jobs.c.guild_id == guild_id, states))
+            return [job_of(row) for row in rows.mappings()]
 
     async def money(self, job_id: str) -> Mapping[str, int]:
         """What the ledger says of a job: cents by kind."""
@@ -798,7 +908,7 @@ def _line(
 ) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
-    With `now`, without the jobs that were told to wait longer; `also` some that will wait soon.
+    With `now`, without the jobs that were told to wait longer or are paused; `also` some that will wait soon.
     """
     running = (
         select(jobs.c.asker_id, func.count().label("running"))
@@ -814,7 +924,12 @@ def _line(
         .where(IS_OPEN, jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
     )
     if now is not None:
-        query = query.where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+        here = select(guilds.c.guild_id).where(IS_PAUSED, guilds.c.guild_id == jobs.c.guild_id)
+        query = query.where(
+            or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now),
+            ~here.correlate(jobs).exists(),
+            ~_PAUSED_EVERYWHERE.exists(),
+        )
     return query.subquery()
 
 

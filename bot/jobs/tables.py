@@ -186,6 +186,18 @@ workers = Table(
     Column("beat_at", Utc, nullable=False),
 )
 
+# What the moderators of a server have decided (see `bot.jobs.guilds`): as JSON, except what claims go by.
+IS_PAUSED = text("paused_at IS NOT NULL")
+guilds = Table(
+    "guilds",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("settings", Text, nullable=False),
+    Column("paused_at", Utc),
+    Column("left_at", Utc),
+    Index("guilds_paused", "guild_id", sqlite_where=IS_PAUSED, postgresql_where=IS_PAUSED),
+)
+
 # What members have decided about their pictures and their data: only those who have.
 members = Table(
     "members",
@@ -194,6 +206,16 @@ members = Table(
     Column("pictures_withheld_at", Utc),
     Column("forget_before", Utc),
     Column("forget_posts", Boolean, nullable=False),
+)
+
+# Who lets whom use their pictures in a server that wants them asked, and until when.
+consents = Table(
+    "consents",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("asker_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("until", Utc, nullable=False),
 )
 
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.

@@ -27,14 +27,15 @@ from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget
 from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
+from bot.jobs.guilds import SettingsOf
 from bot.jobs.health import Trouble
-from bot.jobs.limits import RulesOf
 from bot.jobs.machine import Job
 from bot.jobs.models import Menu
 from bot.media import clip as clips
 from bot.media.picture import normalise
 from bot.providers.base import Picture, PictureRules
-from bot.ui import cards
+from bot.ui import answer, cards
+from bot.ui.controls import ConsentButton
 from bot.ui.sources import media_in
 
 if TYPE_CHECKING:
@@ -80,14 +81,14 @@ class DiscordAnnouncer:
         menu: Menu,
         pool: Executor,
         now: Callable[[], datetime],
-        requeue_rules: RulesOf,
+        settings: SettingsOf,
     ) -> None:
         self._bot = bot
         self._store = store
         self._menu = menu
         self._pool = pool
         self._now = now
-        self._rules_of = requeue_rules
+        self._settings_of = settings
         self._clips = asyncio.Semaphore(CLIPS_AT_ONCE)
         self._drawn: dict[str, Any] = {}
 
@@ -176,6 +177,11 @@ class DiscordAnnouncer:
         """That so many per cent of what the whole bot may spend are spent. Never raises."""
         await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
 
+    async def tell_server_of_budget(self, channel_id: int, guild_id: int, budget: Budget, mark: int) -> None:
+        """The same of what one server may spend, in the channel of its moderators. Never raises."""
+        text = cards.budget_spent(budget, mark, self._menu.currency, self._now())
+        await self._bot.write_down(guild_id, [text], channel_id)
+
     async def _write_to_owner(self, text: str) -> None:
         try:
             about = await self._bot.application_info()
@@ -185,6 +191,24 @@ class DiscordAnnouncer:
             await channel.send(text)
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             log.warning("owner_not_told", error=type(error).__name__)
+
+    async def ask_owner(
+        self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
+    ) -> bool:
+        expires = int(until.timestamp())
+        channel = self._bot.get_partial_messageable(channel_id, guild_id=guild_id)
+        view = discord.ui.View(timeout=None).add_item(ConsentButton(owner_id, asker_id, expires))
+        try:
+            await channel.send(
+                answer.asked_owner(owner_id, asker_id, expires),
+                view=view,
+                delete_after=(until - self._now()).total_seconds(),
+                allowed_mentions=discord.AllowedMentions(users=[discord.Object(owner_id)]),
+            )
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("owner_not_asked", error=type(error).__name__)
+            return False
+        return True
 
     async def find_post(self, job: Job) -> int | None:
         assert job.postable_since is not None
@@ -204,13 +228,15 @@ class DiscordAnnouncer:
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
         taken = (self._now() - job.created_at).total_seconds()
+        settings = await self._settings_of(job.guild_id)
         view = partial(
             cards.post,
             job,
             self._menu,
             _clip_file(job),
             seconds_taken=taken,
-            emoji=(await self._rules_of(job.guild_id)).emoji,
+            emoji=settings.requeue_emoji,
+            spoiler=settings.spoiler,
             pictures=pictures.first is not None,
         )
         files = partial(_picture_files, job, pictures)
@@ -270,7 +296,7 @@ class DiscordAnnouncer:
         self._drawn.pop(job.id, None)
         done = True
         if job.post_id and not job.post_channel_id:
-            emoji = (await self._rules_of(job.guild_id)).emoji
+            emoji = (await self._settings_of(job.guild_id)).requeue_emoji
             done &= await self._try(
                 "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)
             )

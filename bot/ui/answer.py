@@ -34,9 +34,14 @@ MONEY = {
 EXPIRED = {10062, 10015, 50027}  # unknown interaction, unknown webhook, invalid webhook token
 
 
-def missing_permissions(permissions: discord.Permissions, *, thread: bool = False) -> list[str]:
-    """The names of what the bot lacks in a channel, empty when it can work there."""
-    needed = dict(NEEDED)
+def missing_permissions(
+    permissions: discord.Permissions, *, thread: bool = False, invited: bool = False
+) -> list[str]:
+    """The names of what the bot lacks in a channel, empty when it can work there.
+
+    `invited`: also what it was invited with and can do without.
+    """
+    needed = NEEDED | ({"add_reactions": "Add Reactions"} if invited else {})
     if thread:
         del needed["send_messages"]
         needed["send_messages_in_threads"] = "Send Messages in Threads"
@@ -136,6 +141,26 @@ def asked_back(user_id: int, cents: int, menu: Menu, expires: int) -> str:
         f"<@{user_id}> Another take costs {money(cents, menu.currency, free=False)}. "
         f"Shall I start it? I forget about it <t:{expires}:R>."
     )
+
+
+def asked_owner(owner_id: int, asker_id: int, expires: int) -> str:
+    """Asks the owner of a picture; for all to read."""
+    return (
+        f"<@{owner_id}> <@{asker_id}> would like to make a clip with a picture of yours. May they use your "
+        f"pictures here for a day? Without an answer they may not; I forget about it <t:{expires}:R>."
+    )
+
+
+def owner_allows(owner_id: int, asker_id: int) -> str:
+    return f"<@{asker_id}> <@{owner_id}> lets you use their pictures here for a day. Please start once more."
+
+
+def not_yours_to_allow(owner_id: int) -> Refusal:
+    return Refusal(f"I asked only <@{owner_id}>.")
+
+
+def allowed_too_late() -> Refusal:
+    return Refusal("That was too long ago. They can ask once more.")
 
 
 def not_yours_to_confirm(user_id: int) -> Refusal:

@@ -110,9 +110,18 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
 
 
 def post(
-    job: Job, menu: Menu, clip_file: str, *, seconds_taken: float, emoji: str, pictures: bool = True
+    job: Job,
+    menu: Menu,
+    clip_file: str,
+    *,
+    seconds_taken: float,
+    emoji: str,
+    pictures: bool = True,
+    spoiler: bool = False,
 ) -> ui.LayoutView:
-    """The message that carries the finished clip. It mentions the asker, and nobody else.
+    """The message that carries the finished clip, hidden until it is clicked when it is a `spoiler`.
+
+    It mentions the asker, and nobody else.
 
     `pictures` is False when the source pictures could not be fetched again to go with it.
     """
@@ -126,7 +135,7 @@ def post(
         _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
     by_ai = menu.by_ai(job.model)
     alt = "A video made by AI" if by_ai else "A video made from the picture"
-    clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job))
+    clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job), spoiler=spoiler)
     box.add_item(ui.MediaGallery(clip))
     others = ("model",) if len(menu.models) > 1 else ()
     verbs = ("again", "remix", *others, "continue", "delete")
@@ -174,6 +183,8 @@ def summary(job: Job, menu: Menu, waiting: Waiting, *, title: str | None = None,
 
 def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
     match job.state:
+        case State.QUEUED if waiting.paused:
+            return "Waiting: new clips are paused", STOPPED
         case State.DRAFT | State.QUEUED:
             place = f", number {waiting.place} in line" if waiting.place and waiting.place > 1 else ""
             return f"Waiting to start{place}", WORKING

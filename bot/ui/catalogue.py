@@ -4,7 +4,13 @@ Sentences about jobs stand in `cards`, private answers in `answer`, modals in `f
 a refusal stands beside the rule that it tells.
 """
 
-COMMANDS = {"animate": "Bring a picture to life as a short video"}
+COMMANDS = {
+    "animate": "Bring a picture to life as a short video",
+    "settings": "Decide where, for whom and at what cost clips are made in this server",
+    "pause": "Start no new clips; those being made are finished",
+    "resume": "Start new clips again",
+}
+OPTIONS = {"everywhere": "In all servers; only for this bot's owner"}
 ANIMATE_MENU = "Animate this picture"
 
 # How sentences about pictures begin.
@@ -17,7 +23,7 @@ def animate_options(default_model: str) -> dict[str, str]:
     return {
         "prompt": "What should happen in the clip, for example: camera slowly pulls out",
         "picture": "The picture to bring to life: PNG, JPEG, WebP, GIF or HEIC",
-        "model": f"Which model makes it; {default_model} when left out",
+        "model": f"Which model makes it; {default_model} unless this server says otherwise",
         "seconds": "How long the clip is",
         "quality": "How fine the picture is; finer costs more",
         "end_picture": "The picture that the clip ends on",

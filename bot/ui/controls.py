@@ -32,6 +32,8 @@ LABELS = {
     "drop": ("Let it go", None, discord.ButtonStyle.secondary),
     "post": ("Post it here", None, discord.ButtonStyle.primary),
 }
+ALLOW = "Allow for a day"
+ALLOWED_SECONDS = 3600.0
 CHOOSE_MODEL = "Choose a model"
 FORM = re.compile(r"job:(?P<id>[a-z0-9]{1,20}):(?P<kind>remix|continue)")
 
@@ -86,17 +88,20 @@ class JobButton(
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         job = await desk.job(self.job_id)
+        await desk.admit(who(interaction))
         await desk.require_consent_for(who(interaction), job)
-        ask = form_ask(job, kind)
-        form = forms.form(f"job:{self.job_id}:{kind}", kind, ask, desk.in_reach())
+        menu = desk.in_reach(await desk.settings(interaction.guild_id))
+        form = forms.form(f"job:{self.job_id}:{kind}", kind, form_ask(job, kind), menu)
         await interaction.response.send_modal(form)
 
     async def _model(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
         desk = interaction.client.desk
         job = await desk.job(self.job_id)
+        await desk.admit(who(interaction))
         await desk.require_consent_for(who(interaction), job)
-        plans = [plan for plan in possible(asked(job), desk.in_reach()) if plan.model.name != job.model]
+        menu = desk.in_reach(await desk.settings(interaction.guild_id))
+        plans = [plan for plan in possible(asked(job), menu) if plan.model.name != job.model]
         if not plans:
             raise answer.no_other_model(job, desk.menu)
         view = ui.View(timeout=None).add_item(ModelSelect(job.id, forms.model_options(plans, desk.menu)))
@@ -182,6 +187,45 @@ class ModelSelect(ui.DynamicItem[ui.Select[Any]], template=r"job:(?P<id>[a-z0-9]
             await answer.error(interaction, error)
 
 
+class ConsentButton(
+    ui.DynamicItem[ui.Button[Any]],
+    template=r"consent:(?P<owner>[0-9]{1,20}):(?P<asker>[0-9]{1,20}):(?P<expires>[0-9]{1,12})",
+):
+    """With it the owner of a picture lets somebody use their pictures in this server."""
+
+    def __init__(self, owner_id: int, asker_id: int, expires: int) -> None:
+        custom_id = f"consent:{owner_id}:{asker_id}:{expires}"
+        super().__init__(ui.Button(label=ALLOW, custom_id=custom_id))
+        self.owner_id, self.asker_id, self.expires = owner_id, asker_id, expires
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str]
+    ) -> Self:
+        return cls(int(match["owner"]), int(match["asker"]), int(match["expires"]))
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        try:
+            await self._allow(interaction)
+        except Exception as error:  # noqa: BLE001 - as above
+            await answer.error(interaction, error)
+
+    async def _allow(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
+        desk = interaction.client.desk
+        if interaction.user.id != self.owner_id:
+            raise answer.not_yours_to_allow(self.owner_id)
+        if desk.now().timestamp() > self.expires:
+            raise answer.allowed_too_late()
+        await desk.allow_pictures(who(interaction), self.asker_id)
+        await interaction.response.send_message(
+            answer.owner_allows(self.owner_id, self.asker_id),
+            allowed_mentions=discord.AllowedMentions(users=[discord.Object(self.asker_id)]),
+            delete_after=ALLOWED_SECONDS,
+        )
+        assert interaction.message is not None
+        await interaction.message.delete(delay=0)  # which ignores that it is gone already
+
+
 async def on_form(interaction: "discord.Interaction[AnimaticBot]") -> None:
     """Answer a submitted modal of *Remix* or *Continue*; others are not ours."""
     found = FORM.fullmatch(forms.custom_id_of(interaction) or "")
@@ -212,6 +256,11 @@ def form_ask(job: Job, kind: str) -> Ask:
     return ask
 
 
+def thread_of(channel: object) -> int | None:
+    """The channel that a thread is in; None for what is no thread."""
+    return channel.parent_id if isinstance(channel, discord.Thread) else None
+
+
 def who(interaction: discord.Interaction[Any]) -> Who:
     """The person behind an interaction, as the desk wants to know them."""
     assert interaction.channel_id is not None
@@ -219,6 +268,7 @@ def who(interaction: discord.Interaction[Any]) -> Who:
     return Who(
         id=interaction.user.id,
         channel_id=interaction.channel_id,
+        thread_of=thread_of(interaction.channel),
         guild_id=interaction.guild_id,
         moderator=interaction.permissions.manage_messages,
         roles=frozenset(role.id for role in roles),

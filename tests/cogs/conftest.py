@@ -112,7 +112,8 @@ def _write_mp4(
 
 
 class Town:
-    """A simulated server with one channel, the bot in it, and people: a member, another, a moderator."""
+    """A simulated server with one channel, the bot in it, and people: a member, another, a moderator, and one who
+    manages the server."""
 
     def __init__(self, env: Env, animatic: root.Animatic, config: Config, makevid: MakevidServer) -> None:
         self.env = env
@@ -128,6 +129,8 @@ class Town:
         self.ada = self.guild.add_member(env.create_user("ada"))
         self.bob = self.guild.add_member(env.create_user("bob"))
         self.moderator = self.guild.add_member(env.create_user("noor"), roles=[moderators])
+        managers = self.guild.create_role("Managers", permissions=discord.Permissions(manage_guild=True))
+        self.manager = self.guild.add_member(env.create_user("mara"), roles=[managers])
         self.running = AsyncExitStack()
 
     # What people do

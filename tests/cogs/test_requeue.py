@@ -8,7 +8,6 @@ import discord
 import pytest
 from simcord import MemberActor
 
-from bot.jobs.limits import RequeueRules
 from bot.jobs.machine import State
 from tests.cogs.conftest import (
     MODELS,
@@ -481,17 +480,15 @@ async def test_so_often_a_day(town: Town) -> None:
     assert said(await town.ada.click(post, label="Again")).startswith("On its way")
 
 
-async def test_roles_that_may(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As settings of the server will say; moderators always may. The button goes by the same rules."""
+async def test_roles_that_may(town: Town) -> None:
+    """As settings of the server say; moderators always may. The button goes by the same rules."""
     post = await town.posted(town.ada)
     role = town.guild.create_role("Regulars")
     regular = town.guild.add_member(town.env.create_user("rita"), roles=[role])
 
-    async def rules_of(guild_id: int | None) -> RequeueRules:
-        assert guild_id == town.guild.id
-        return RequeueRules(emoji="🎬", roles=frozenset({role.id}))
-
-    monkeypatch.setattr(town.animatic.desk, "_rules_of", rules_of)
+    await town.animatic.bot.servers.change(
+        town.guild.id, requeue_emoji="🎬", requeue_roles=frozenset({role.id})
+    )
     await town.bob.react(post, "🎬")
     notices = town.notices()
     refused = await town.bob.click(post, label="Again")

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,8 @@ class NotingAnnouncer:
     private: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
     cleared: list[str] = field(default_factory=list)
+    asked: list[tuple[int, int, int, int]] = field(default_factory=list)
+    can_ask: bool = True
     erased: list[tuple[str, bool]] = field(default_factory=list)
     told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
@@ -151,6 +153,12 @@ class NotingAnnouncer:
         answer = await _next(self.on_pictures, Pictures(first=PICTURE if job.picture_file else None))
         assert isinstance(answer, Pictures)
         return answer
+
+    async def ask_owner(
+        self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
+    ) -> bool:
+        self.asked.append((channel_id, guild_id, owner_id, asker_id))
+        return self.can_ask
 
     async def find_post(self, job: Job) -> int | None:
         await _next(self.on_find, None)

@@ -1,0 +1,54 @@
+"""Joining a server: a hello, once. Leaving it: what is not paid is called off, what was decided is kept a while."""
+
+import discord
+import structlog
+from discord.ext import commands
+
+from bot.client import AnimaticBot
+from bot.ui import answer, settings
+from bot.ui.guide import Reader
+
+log = structlog.get_logger(__name__)
+
+
+class Joining(commands.Cog):
+    def __init__(self, bot: AnimaticBot) -> None:
+        self.bot = bot
+
+    @commands.Cog.listener()
+    async def on_guild_join(self, guild: discord.Guild) -> None:
+        if not await self.bot.servers.joined(guild.id):
+            return
+        log.info("server_joined", guild=guild.id)
+        channel = _writable(guild)
+        if channel is None:
+            return
+        missing = answer.missing_permissions(channel.permissions_for(guild.me), invited=True)
+        try:
+            await channel.send(
+                settings.hello(
+                    Reader(permissions=guild.me.guild_permissions, command_ids=self.bot.command_ids), missing
+                )
+            )
+        except discord.HTTPException as error:
+            log.info("hello_not_said", guild=guild.id, status=error.status)
+
+    @commands.Cog.listener()
+    async def on_guild_remove(self, guild: discord.Guild) -> None:
+        cancelled = await self.bot.desk.leave(guild.id)
+        await self.bot.servers.left(guild.id)
+        log.info("server_left", guild=guild.id, cancelled=cancelled)
+
+
+def _writable(guild: discord.Guild) -> discord.TextChannel | None:
+    """The channel for system messages where the bot may write, else the first one where it may."""
+    for channel in (guild.system_channel, *guild.text_channels):
+        if channel is not None:
+            permissions = channel.permissions_for(guild.me)
+            if permissions.view_channel and permissions.send_messages:
+                return channel
+    return None
+
+
+async def setup(bot: AnimaticBot) -> None:
+    await bot.add_cog(Joining(bot))
