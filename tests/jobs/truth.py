@@ -25,7 +25,7 @@ from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model, Way
 from bot.jobs.ownership import STALE
 from bot.jobs.store import Store
-from bot.providers.base import Capabilities, ClipRequest
+from bot.providers.base import Capabilities, ClipRequest, PictureRules
 from tests.jobs.world import PICTURE
 
 NONCE_WINDOW = timedelta(seconds=1)  # far shorter than Discord's: whoever comes later has to look
@@ -276,7 +276,15 @@ class Channel:
             raise PostLater(Cause.DISCORD_DOWN)
         return self.posts_of.get(job.id)
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        """A direct message; some people take none, and the others see one of each clip."""
+        if job.asker_id % 2:
+            raise CannotPost(cause)
+        assert clip.read_bytes() == b"clip"
+        found = self.posts_of.get(job.id)
+        return 77, found or self._post(_next(self.on_post), f"{job.id}d", self.posts, job)
+
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         if _next(self.on_pictures) == "later":
             raise PostLater(Cause.DISCORD_DOWN)
         if job.picture_file and job.id in self.deleted:
@@ -289,6 +297,9 @@ class Channel:
     async def finish(self, job: Job) -> bool:
         if job.card_id:
             self.cards.pop(job.card_id, None)
+        return True
+
+    async def erase(self, job: Job, *, post: bool) -> bool:
         return True
 
     async def clear_card(self, job: Job) -> None:
