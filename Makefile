@@ -1,5 +1,6 @@
 # make demo   the bot in a simulated Discord in your browser; no account, no bill
 # make test   everything that must pass before a commit
+# make matrix worker processes killed at every point, on every route and database, and over and over with 1,000 jobs
 # make soak   20,000 jobs in virtual hours on both databases; long, and prints a table
 # make bench  every figure of docs/performance.md, about ten minutes
 #
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 UV ?= uv
 ARGS ?=
 
-.PHONY: help demo test bench soak lock clean
+.PHONY: help demo test bench matrix soak lock clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
 
@@ -23,7 +24,10 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+matrix: $(VENV)/.dev
+	ANIMATIC_EVERY_ROW=1 ANIMATIC_KILLED_JOBS=1000 $(BIN)/pytest -s tests/test_kill_matrix.py $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(ARGS)
