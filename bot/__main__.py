@@ -100,7 +100,6 @@ async def build(
         menu = build_menu(config, providers)
         bot = AnimaticBot(
             store=store,
-            requeue_emoji=config.animate.requeue_emoji,
             shard_ids=config.discord.shard_ids,
             shard_count=config.discord.shard_count,
         )

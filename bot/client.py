@@ -65,7 +65,6 @@ class AnimaticBot(commands.AutoShardedBot):
         self,
         *,
         store: Store,
-        requeue_emoji: str = "🔁",
         shard_ids: tuple[int, ...] | None = None,
         shard_count: int | None = None,
     ) -> None:
@@ -82,7 +81,6 @@ class AnimaticBot(commands.AutoShardedBot):
             shard_count=shard_count,
         )
         self._store = store
-        self.requeue_emoji = requeue_emoji
         self.command_ids: dict[str, int] = {}
 
     async def setup_hook(self) -> None:

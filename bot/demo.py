@@ -198,7 +198,7 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
     channel = bot.get_partial_messageable(here.channel.id, guild_id=here.member.guild.id)
     assert first[0].post_id is not None
     post = await channel.fetch_message(first[0].post_id)
-    await _act(lambda: here.member.react(post, bot.requeue_emoji))
+    await _act(lambda: here.member.react(post, bot.servers.usual.requeue_emoji))
     console.print("Mia reacts with 🔁")
     both = await _delivered(here, count=2)
     second_out = out.with_name(f"{out.stem}-2{out.suffix}")

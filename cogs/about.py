@@ -14,9 +14,9 @@ class About(commands.Cog):
 
     @app_commands.command(name="help", description=guide.COMMANDS["help"])
     async def help(self, interaction: discord.Interaction[AnimaticBot]) -> None:
-        view = guide.help_text(
-            self.bot.tree, self.bot.desk.menu, self.bot.requeue_emoji, self.bot.reader(interaction)
-        )
+        desk = self.bot.desk
+        settings = await desk.settings(interaction.guild_id)
+        view = guide.help_text(self.bot.tree, desk.menu, settings.requeue_emoji, self.bot.reader(interaction))
         await interaction.response.send_message(view=view, ephemeral=True)
 
     @app_commands.command(name="privacy", description=guide.COMMANDS["privacy"])

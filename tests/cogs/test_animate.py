@@ -736,7 +736,7 @@ async def test_an_unexpected_error_shows_a_reference_only(
 ) -> None:
     """One fixed sentence; the exception's text stays in the log, under the same reference."""
 
-    def broken(_ask: object) -> None:
+    def broken(*_args: object) -> None:
         raise RuntimeError("password=hunter2")
 
     monkeypatch.setattr(town.animatic.desk, "plan", broken)
