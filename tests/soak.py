@@ -130,7 +130,7 @@ async def soak(store: Store, folder: Path, *, jobs: int, seed: int, restarts: fl
         words.clear()
     for process in processes:
         process.life.fuse = None
-    await _come_to_an_end(store, both_work, clock)
+    await _come_to_an_end(store, both_work, clock, folder)
     soaked.seconds, soaked.virtual = time.monotonic() - started, clock.at - began
     for process in processes:
         process.engine.stop()
@@ -171,8 +171,10 @@ async def _decide(store: Store, process: Process, clicks: Counter[str], chance: 
                     await process.desk.let_go(MODERATOR, job.id)
 
 
-async def _come_to_an_end(store: Store, both_work: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """All goes well from here on. A day's silence lets unsure jobs go; a few minutes, the rows of the dead."""
+async def _come_to_an_end(
+    store: Store, both_work: Callable[[], Awaitable[None]], clock: Clock, folder: Path
+) -> None:
+    """All goes well from here on. A day's silence lets unsure jobs go; some hours, what the dead left."""
     for _ in range(400):
         if not await store.open_jobs(OPEN - {State.UNSURE}):
             clock.pass_by(hours=24)
@@ -180,6 +182,9 @@ async def _come_to_an_end(store: Store, both_work: Callable[[], Awaitable[None]]
         if not await store.open_jobs():
             break
         await both_work()
+    for path in folder.iterdir():  # files have the wall clock's time
+        os.utime(path, (0, 0))
+    clock.pass_by(hours=2)
     for _ in range(10):
         await both_work()
 
