@@ -99,6 +99,12 @@ GUILDS_LOCK = 2
 PAUSED = "paused"  # the note that says that nothing new is started anywhere
 _PAUSED_EVERYWHERE = select(notes.c.key).where(notes.c.key == PAUSED)
 
+_waiting_for = (
+    select(jobs.c.id)
+    .where(IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == bindparam("route", type_=jobs.c.route.type))
+    .limit(1)
+)
+
 T = TypeVar("T")
 R = TypeVar("R")
 Move = tuple[Job, Job, Outcome]
@@ -275,6 +281,9 @@ class Store:
             await self._save(connection, moves)
             return [moved for _, moved, _ in moves]
 
+        async with self._reads.connect() as connection:  # mostly nobody waits: no lock is taken then
+            if not (await connection.execute(_waiting_for, {"route": route})).first():
+                return []
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
     async def beat(self, worker: str, now: datetime) -> None:
@@ -917,18 +926,29 @@ def _line(
 
     With `now`, without the jobs that were told to wait longer or are paused; `also` some that will wait soon.
     """
+    waits: tuple[Any, ...] = (IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == route)
+    if also:  # by two indexes: with OR, SQLite would go through all open jobs
+        waits = (
+            jobs.c.id.in_(
+                select(jobs.c.id).where(*waits).union(select(jobs.c.id).where(jobs.c.id.in_(also)))
+            ),
+        )
+    # Of the thousands that may be running only those of people who wait are counted, by jobs_open_by_asker.
+    asking = select(jobs.c.asker_id).where(*waits).distinct().subquery()
     running = (
-        select(jobs.c.asker_id, func.count().label("running"))
+        select(asking.c.asker_id, func.count().label("running"))
+        .join(jobs, jobs.c.asker_id == asking.c.asker_id)
         .where(IS_OPEN, jobs.c.route == route, jobs.c.state.in_(RUNNING))
-        .group_by(jobs.c.asker_id)
-        .subquery()
+        .group_by(asking.c.asker_id)
+        .cte("running")
+        .prefix_with("MATERIALIZED")  # whatever the planner believes of a table that grew a minute ago
     )
     own = func.row_number().over(partition_by=jobs.c.asker_id, order_by=(jobs.c.created_at, jobs.c.id))
     turn = (func.coalesce(running.c.running, 0) + own).label("turn")
     query: Select[Any] = (
         select(jobs.c.id, jobs.c.created_at, turn)
         .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
-        .where(IS_OPEN, jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
+        .where(*waits)
     )
     if now is not None:
         here = select(guilds.c.guild_id).where(IS_PAUSED, guilds.c.guild_id == jobs.c.guild_id)
