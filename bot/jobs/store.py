@@ -155,10 +155,14 @@ class Store:
 
     def __init__(self, engine: AsyncEngine, *, database_clock: bool = True) -> None:
         self._writes = engine
-        self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
-        level = {"isolation_level": "REPEATABLE READ"} if self._postgresql else {}
-        self._snapshots = self._reads.execution_options(**level)
+        alone, together = (
+            ({"isolation_level": "AUTOCOMMIT"}, {"isolation_level": "REPEATABLE READ"})
+            if self._postgresql
+            else ({"animatic_begins": None}, {"animatic_begins": "BEGIN"})
+        )
+        self._reads = engine.execution_options(**alone)  # each statement for itself: half the round trips
+        self._snapshots = engine.execution_options(**together)
         self._database_clock = database_clock and self._postgresql
         self._one_writer = asyncio.Lock()
         self._adds = Together(self._add_all, most=MOST_AT_ONCE)
@@ -1003,9 +1007,10 @@ async def open_store(
         engine = engine.execution_options(postgresql_readonly=True)
     try:
         if read_only:
-            async with engine.execution_options(animatic_reads=True).connect() as connection:
+            store = Store(engine, database_clock=database_clock)
+            async with store.reading() as connection:
                 await connection.run_sync(_require_head)
-            yield Store(engine, database_clock=database_clock)
+            yield store
             return
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":  # two processes may start at once
@@ -1030,7 +1035,7 @@ def _find_file(database: str | None, *, read_only: bool) -> None:
 
 
 def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
-    """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes (reliability, point 41)."""
+    """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:  # Any: the driver's own connection
@@ -1045,8 +1050,8 @@ def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        reads = connection.get_execution_options().get("animatic_reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if begins := connection.get_execution_options().get("animatic_begins", "BEGIN IMMEDIATE"):
+            connection.exec_driver_sql(begins)
 
 
 def _migrate(connection: Connection) -> None:
