@@ -109,6 +109,7 @@ def test_cogs_know_desk_and_ui(graph: grimp.ImportGraph) -> None:
         "bot.config",
         "bot.__main__",
         "bot.demo",
+        "bot.demo_pictures",
     )
     found = [
         (cog, imported)
