@@ -97,7 +97,7 @@ async def pretended_routes(folder: Path) -> AsyncIterator[tuple[RoutesSettings, 
         for route, settings in routes.configured.items():
             for name, variant in settings.usual_models.items():
                 free = name if name not in models else f"{route}-{name}"
-                models[free] = ModelSettings(route=route, variant=variant, label=f"{variant} ({route})")
+                models[free] = ModelSettings(route=route, variant=variant)
         yield routes, models
 
 
@@ -272,18 +272,19 @@ async def _have_a_past(here: World, turn: asyncio.Lock) -> None:
     try:
         async with asyncio.timeout(PAST_SECONDS):
             await _make_a_past(_Past(here, turn))
-    except Exception:  # noqa: BLE001 - without a past, the page is still a page
+    except Exception:  # without a past, the page is still a page
         log.warning("demo_history_not_made", exc_info=True)
 
 
 async def _make_a_past(past: "_Past") -> None:
     here = past.here
+    other = [*here.animatic.menu.models][:2][-1]
     scenes = [demo_pictures.harbour, demo_pictures.lighthouse, demo_pictures.mountains]
     harbour, lighthouse, mountains = [await asyncio.to_thread(scene) for scene in scenes]
     kept = await past.animate(here.member, "slowly closer to the boats", harbour, here.quiet, closing=True)
     first = await past.posted(await past.animate(here.tess, "the beam sweeps over the sea", lighthouse))
     others = [
-        await past.animate(here.ivo, "camera glides over the lake", mountains),
+        await past.animate(here.ivo, "camera glides over the lake", mountains, model=other),
         await past.remix(here.ivo, first, "camera pulls out from the lamp"),
         await past.another_take(here.member, first),
     ]
@@ -305,14 +306,16 @@ class _Past:
         picture: bytes,
         channel: ChannelHandle | None = None,
         *,
+        model: str | None = None,
         closing: bool = False,
     ) -> Job:
         """Use /animate. `closing`: right after it the bot may no longer write there, nor to the member."""
         where = channel or self.here.channel
+        options = {"prompt": prompt, "picture": ("picture.png", picture)} | (
+            {"model": model} if model else {}
+        )
         async with self._turn():
-            await _act(
-                lambda: member.slash(where, "animate", prompt=prompt, picture=("picture.png", picture))
-            )
+            await _act(lambda: member.slash(where, "animate", **options))
             if closing:
                 self._close(where)
         return await self.latest(member, where)

@@ -77,7 +77,7 @@ async def test_the_page_ends_in_the_middle_of_its_past(tmp_path: Path) -> None:
     """Nothing is left running, and nothing is raised."""
     async with demo.open_page(tmp_path, port=0) as opened, asyncio.timeout(60):
         while not await opened.world.animatic.store.open_jobs():
-            await asyncio.sleep(0)
+            await opened.world.env.settle()
 
     assert opened.history.cancelled()
 
