@@ -33,24 +33,41 @@ async def chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def open_demo(browser: Browser, url: str) -> Page:
+async def open_demo(browser: Browser, url: str, *, width: int = 1280, height: int = 960) -> Page:
     tab = await browser.new_page(viewport={"width": 1280, "height": 960})
     tab.set_default_timeout(15_000)
     await tab.goto(url)
     await tab.locator("#channel-composer-input").wait_for()
+    if (width, height) != (1280, 960):  # the page fits itself to a window that changes, not to one it opens in
+        await tab.set_viewport_size({"width": width, "height": height})
+        await tab.get_by_text("Updating viewport").wait_for(state="hidden")
     return tab
 
 
-async def animate(tab: Page, *, prompt: str, picture: Path) -> None:
-    """Choose /animate, write the prompt, attach the picture, send."""
+async def begin(tab: Page, command: str) -> None:
+    """Choose a slash command in the composer."""
     composer = tab.locator("#channel-composer-input")
-    await composer.fill("/animate")
+    await composer.fill(f"/{command}")
     await tab.locator(".command-popup").get_by_role("option").first.wait_for()
     await composer.press("Enter")
-    await tab.locator("input[data-option=prompt]").fill(prompt)
+
+
+async def add_option(tab: Page, name: str) -> None:
+    """Choose one more option of the command in the composer, from the list under *more*."""
     await tab.locator(".command-ghost").click()
-    await tab.locator(".command-popup").get_by_role("option").filter(has_text="picture").first.click()
+    await tab.locator(".command-popup").get_by_role("option").filter(has_text=name).first.click()
+
+
+async def animate(tab: Page, *, prompt: str, picture: Path, model: str | None = None) -> None:
+    """Choose /animate, write the prompt, attach the picture, choose a model by its label, send."""
+    await begin(tab, "animate")
+    await tab.locator("input[data-option=prompt]").fill(prompt)
+    await add_option(tab, "picture")
     await tab.locator("input[type=file][data-option=picture]").set_input_files(picture)
+    if model:
+        await add_option(tab, "model")
+        options = tab.locator(".command-popup").get_by_role("option")
+        await options.get_by_text(model, exact=True).click()
     await tab.locator("#send-message").click()
 
 
