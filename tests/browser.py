@@ -38,7 +38,10 @@ async def open_demo(browser: Browser, url: str, *, width: int = 1280, height: in
     tab.set_default_timeout(15_000)
     await tab.goto(url)
     await tab.locator("#channel-composer-input").wait_for()
-    if (width, height) != (1280, 960):  # the page fits itself to a window that changes, not to one it opens in
+    if (width, height) != (
+        1280,
+        960,
+    ):  # the page fits itself to a window that changes, not to one it opens in
         await tab.set_viewport_size({"width": width, "height": height})
         await tab.get_by_text("Updating viewport").wait_for(state="hidden")
     return tab

@@ -74,7 +74,7 @@ def _mine(job: Job, menu: Menu, waiting: Waiting, *, words: int = 80) -> str:
     if job.state is State.QUEUED and waiting.due:
         text += f" · ready about {discord.utils.format_dt(waiting.due, 'R')}"
     address = answer.link(job)
-    return f"{text} · {address}" if address else text
+    return f"{text}\n[{'The post' if job.post_id else 'The card'}]({address})" if address else text
 
 
 def _verbs(job: Job, now: datetime) -> list[str]:
