@@ -21,7 +21,7 @@ from tests.browser import add_option, animate, begin, chromium, clips_shown, ope
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "tests" / "data" / "harbour.jpg"
-PHONE, DESK = 480, 1280  # pixels
+PHONE, DESK = (480, 1250), (1280, 960)  # pixels; as tall as the longest answer
 TRIED = ("Kling 3.0", "Ray 3.2", "Gen-4.5")
 SEED = "the beam sweeps over the sea"
 
@@ -45,8 +45,8 @@ async def take_pictures(names: list[str], *, all_routes: bool) -> None:
         ):
             await opened.history
             for name in names:
-                width, _, take = SHOTS[name]
-                tab = await open_demo(browser, opened.page.url, width=width)
+                (width, height), _, take = SHOTS[name]
+                tab = await open_demo(browser, opened.page.url, width=width, height=height)
                 out = ROOT / "docs" / f"{name}.png"
                 await take(tab, out)
                 await tab.close()
@@ -108,12 +108,13 @@ async def crop(what: Locator, out: Path) -> None:
     await what.screenshot(path=out)
 
 
-SHOTS: dict[str, tuple[int, bool, Callable[[Page, Path], Awaitable[None]]]] = {
+SHOTS: dict[str, tuple[tuple[int, int], bool, Callable[[Page, Path], Awaitable[None]]]] = {
     "demo": (DESK, False, overview),
     "post": (PHONE, False, post),
     "card": (PHONE, True, card),
     "remix": (PHONE, True, remix),
     "queue": (PHONE, True, queue),
+    # The place of "comparison": (PHONE, True, comparison).
 }
 
 
@@ -128,7 +129,8 @@ async def all_routes() -> None:
             await begin(tab, "animate")
             await add_option(tab, "model")
             offered = await tab.locator(".command-popup").get_by_role("option").all_inner_texts()
-            await tab.locator("#channel-composer-input").press("Escape")
+            await tab.close()
+            tab = await open_demo(browser, opened.page.url)
             models = [model.label for model in opened.world.animatic.menu.models.values()]
             if offered != models:
                 raise SystemExit(f"offered {offered}, configured {models}")
