@@ -222,7 +222,7 @@ async def once(picture: Path, prompt: str, out: Path, console: Console) -> int:
 
 async def _once(here: World, picture: Path, prompt: str, out: Path, console: Console) -> int:
     data = await asyncio.to_thread(picture.read_bytes)
-    result = await _act(
+    result = await act(
         lambda: here.member.slash(here.channel, "animate", prompt=prompt, picture=(picture.name, data))
     )
     answer = result.followups[-1].content if result.followups else result.response and result.response.content
@@ -236,7 +236,7 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
     channel = bot.get_partial_messageable(here.channel.id, guild_id=here.member.guild.id)
     assert first[0].post_id is not None
     post = await channel.fetch_message(first[0].post_id)
-    await _act(lambda: here.member.react(post, bot.servers.usual.requeue_emoji))
+    await act(lambda: here.member.react(post, bot.servers.usual.requeue_emoji))
     console.print("Mia reacts with 🔁")
     both = await _delivered(here, count=2)
     second_out = out.with_name(f"{out.stem}-2{out.suffix}")
@@ -315,7 +315,7 @@ class _Past:
             {"model": model} if model else {}
         )
         async with self._turn():
-            await _act(lambda: member.slash(where, "animate", **options))
+            await act(lambda: member.slash(where, "animate", **options))
             if closing:
                 self._close(where)
         return await self.latest(member, where)
@@ -330,22 +330,22 @@ class _Past:
     async def remix(self, member: MemberActor, post: discord.Message, prompt: str) -> Job:
         """Press *Remix* and change nothing but the prompt."""
         async with self._turn():
-            opened = await _act(lambda: member.click(post, label="Remix"))
-            await _act(lambda: member.submit_modal(opened, {**_filled_in(opened), "prompt": prompt}))
+            opened = await act(lambda: member.click(post, label="Remix"))
+            await act(lambda: member.submit_modal(opened, {**_filled_in(opened), "prompt": prompt}))
         return await self.latest(member, self.here.channel)
 
     async def another_take(self, member: MemberActor, post: discord.Message) -> Job:
         """React to a clip."""
         emoji = self.here.animatic.bot.servers.usual.requeue_emoji
         async with self._turn():
-            await _act(lambda: member.react(post, emoji))
+            await act(lambda: member.react(post, emoji))
         return await self.latest(member, self.here.channel)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Each act at a moment of its own: what is asked for later is also listed as later."""
         async with self.turn:
-            await _act(lambda: self.here.env.advance_time(BRIEF))
+            await act(lambda: self.here.env.advance_time(BRIEF))
             yield
 
     async def latest(self, member: MemberActor, channel: ChannelHandle) -> Job:
@@ -395,7 +395,7 @@ async def _delivered(here: World, *, count: int) -> list[Job]:
         await asyncio.sleep(TICK_SECONDS)
 
 
-async def _act(action: Callable[[], Awaitable[T]]) -> T:
+async def act(action: Callable[[], Awaitable[T]]) -> T:
     """Do something as a member; the ticker may hold the simulated world for a moment."""
     while True:
         try:
