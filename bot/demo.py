@@ -159,10 +159,12 @@ async def world(folder: Path, *, all_routes: bool = False) -> AsyncIterator[Worl
 
 
 @asynccontextmanager
-async def open_page(folder: Path, *, port: int, all_routes: bool = False) -> AsyncIterator[Demo]:
+async def open_page(
+    folder: Path, *, port: int, all_routes: bool = False, past: bool = True
+) -> AsyncIterator[Demo]:
     """The channel of a new world as a page of this machine, kept up to date; 0 takes a free port.
 
-    It is there at once; the clips of the past come one by one.
+    It is there at once; the clips of the past, if one is wanted, come one by one.
     """
     async with world(folder, all_routes=all_routes) as here:
         await here.moderator.send(here.channel, WELCOME)
@@ -171,7 +173,7 @@ async def open_page(folder: Path, *, port: int, all_routes: bool = False) -> Asy
             turn = asyncio.Lock()
             _take_turns(page, turn)
             ticker = asyncio.create_task(_keep_time(here.env, turn, page))
-            history = asyncio.create_task(_have_a_past(here, turn))
+            history = asyncio.create_task(_have_a_past(here, turn) if past else asyncio.sleep(0))
             try:
                 yield Demo(world=here, page=page, history=history)
             finally:

@@ -86,11 +86,11 @@ async def test_the_page_ends_in_the_middle_of_its_past(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_chromium() is None, reason=NO_CHROMIUM)
 async def test_a_newcomer_uses_the_page(tmp_path: Path) -> None:
-    """Choose /animate, attach, send, while the past is being made; the clip plays; the reaction makes another take."""
+    """Choose /animate, attach, send; the clip plays; the reaction makes another take."""
     prompt = "camera slowly pulls out"
     async with (
         asyncio.timeout(240),
-        demo.open_page(tmp_path, port=0) as opened,
+        demo.open_page(tmp_path, port=0, past=False) as opened,
         chromium() as browser,
     ):
         tab = await open_demo(browser, opened.page.url)
