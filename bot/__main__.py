@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -36,7 +37,7 @@ from bot.jobs.engine import Engine
 from bot.jobs.guilds import Guilds, GuildSettings, SettingsOf
 from bot.jobs.health import Health
 from bot.jobs.limits import Limits
-from bot.jobs.models import Menu, Model, Way, common, listed_cents
+from bot.jobs.models import Menu, Model, Way, common, listed_cents, titled
 from bot.jobs.store import Store, open_store
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
@@ -300,7 +301,7 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
         listed = settings.price is None and can.prices and config.money.currency == "$"
         models[name] = Model(
             name=name,
-            label=settings.label or name.capitalize(),
+            label=settings.label or can.label or titled(name),
             route=settings.route,
             variant=variant,
             can=can,
@@ -309,6 +310,11 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
         )
     if mistakes:
         raise ConfigError(mistakes)
+    # Where two entries are the same model, the owner's names tell them apart.
+    labels = Counter(model.label for model in models.values())
+    for name, model in models.items():
+        if config.models[name].label is None and labels[model.label] > 1:
+            models[name] = replace(model, label=titled(name))
     default = config.animate.default_model or next(iter(models))
     return Menu(models=models, default=default, currency=config.money.currency)
 

@@ -250,7 +250,7 @@ class ModelSettings(Section):
         default=None,
         min_length=1,
         max_length=80,
-        description="What members read; unset: the name with a capital",
+        description="What members read; unset: the vendor's name for the model where there is one, else this name as a title",
         examples=["Kling"],
     )
     price: Annotated[Decimal | dict[str, Decimal], BeforeValidator(_price)] | None = Field(

@@ -3,6 +3,8 @@
 The bot, its database, its engine and the built-in `sketch` route are the real ones; only Discord is
 played, by simcord. It has a clock of its own, which is the clock the bot gets; a ticker moves it along
 with the wall clock and refreshes the page when something happened.
+
+While the page is open already, two more members ask for a few clips, so that there is a past to look at.
 """
 
 import asyncio
@@ -18,12 +20,16 @@ from typing import Any, TypeVar
 
 import discord
 import simcord
+import structlog
 from pydantic import SecretStr
 from rich.console import Console
-from simcord import ChannelHandle, Env, MemberActor, SetupError
+from simcord import ChannelHandle, Env, InteractionResult, MemberActor, SetupError
+from simcord.backend.models import Overwrite
+from simcord.components import walk_components
+from simcord.enums import OverwriteType
 
 from bot import __main__ as root
-from bot import logs
+from bot import demo_pictures, logs
 from bot.config import (
     Config,
     DataSettings,
@@ -34,30 +40,45 @@ from bot.config import (
     StoreSettings,
 )
 from bot.errors import Refusal
-from bot.jobs.machine import Job, State
+from bot.jobs.machine import OPEN, Job, State
 from bot.media import clip as clips
 from bot.ui.announcer import file_name, media_of
 
 TICK_SECONDS = 0.5
 ONCE_TIMEOUT = 180.0  # seconds of the wall clock for both clips of `--once`
 BRIEF = 0.05
+PAST_SECONDS = 300.0  # of the wall clock for the clips that a page begins with
 WELCOME = (
     "Welcome! Type `/animate`, write what should happen, then choose **picture** under *more* and attach one. "
     "When the clip is there, press 🔁 under it for another take."
 )
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """A simulated server with one channel, the bot in it, and two people."""
+    """A simulated server, the bot in it, and people. The page shows `channel` as the member or the moderator."""
 
     env: Env
     animatic: root.Animatic
     channel: ChannelHandle
+    quiet: ChannelHandle
     member: MemberActor
     moderator: MemberActor
+    ivo: MemberActor
+    tess: MemberActor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """An open page. `history` ends when the past is made; it never raises."""
+
+    world: World
+    page: simcord.Preview
+    history: asyncio.Task[None]
 
 
 @asynccontextmanager
@@ -76,7 +97,7 @@ async def pretended_routes(folder: Path) -> AsyncIterator[tuple[RoutesSettings, 
         for route, settings in routes.configured.items():
             for name, variant in settings.usual_models.items():
                 free = name if name not in models else f"{route}-{name}"
-                models[free] = ModelSettings(route=route, variant=variant, label=f"{variant} ({route})")
+                models[free] = ModelSettings(route=route, variant=variant)
         yield routes, models
 
 
@@ -112,22 +133,39 @@ async def world(folder: Path, *, all_routes: bool = False) -> AsyncIterator[Worl
         await env.advance_time((root.system_clock() - env.now()).total_seconds())
         guild = env.create_guild("Harbour Film Club")
         channel = guild.create_text_channel("clips")
+        quiet = guild.create_text_channel("quiet-corner")
         moderators = guild.create_role("Moderators", permissions=discord.Permissions(manage_messages=True))
         member = guild.add_member(env.create_user("mia", global_name="Mia"))
         moderator = guild.add_member(env.create_user("noor", global_name="Noor"), roles=[moderators])
+        ivo = guild.add_member(env.create_user("ivo", global_name="Ivo"))
+        tess = guild.add_member(env.create_user("tess", global_name="Tess"))
         assert animatic.bot.user is not None
         await animatic.bot.user.edit(username="Animatic")
         engine = asyncio.create_task(animatic.engine.run(), name="engine")
         try:
-            yield World(env=env, animatic=animatic, channel=channel, member=member, moderator=moderator)
+            yield World(
+                env=env,
+                animatic=animatic,
+                channel=channel,
+                quiet=quiet,
+                member=member,
+                moderator=moderator,
+                ivo=ivo,
+                tess=tess,
+            )
         finally:
             animatic.engine.stop()
             await engine
 
 
 @asynccontextmanager
-async def open_page(folder: Path, *, port: int, all_routes: bool = False) -> AsyncIterator[simcord.Preview]:
-    """The channel of a new world as a page of this machine, kept up to date; 0 takes a free port."""
+async def open_page(
+    folder: Path, *, port: int, all_routes: bool = False, past: bool = True
+) -> AsyncIterator[Demo]:
+    """The channel of a new world as a page of this machine, kept up to date; 0 takes a free port.
+
+    It is there at once; the clips of the past, if one is wanted, come one by one.
+    """
     async with world(folder, all_routes=all_routes) as here:
         await here.moderator.send(here.channel, WELCOME)
         viewers = [here.member, here.moderator]
@@ -135,11 +173,13 @@ async def open_page(folder: Path, *, port: int, all_routes: bool = False) -> Asy
             turn = asyncio.Lock()
             _take_turns(page, turn)
             ticker = asyncio.create_task(_keep_time(here.env, turn, page))
+            history = asyncio.create_task(_have_a_past(here, turn) if past else asyncio.sleep(0))
             try:
-                yield page
+                yield Demo(world=here, page=page, history=history)
             finally:
                 ticker.cancel()
-                await asyncio.gather(ticker, return_exceptions=True)
+                history.cancel()
+                await asyncio.gather(ticker, history, return_exceptions=True)
 
 
 async def serve(port: int, console: Console, *, all_routes: bool = False) -> None:
@@ -153,13 +193,13 @@ async def serve(port: int, console: Console, *, all_routes: bool = False) -> Non
 
 async def _serve(port: int, console: Console, all_routes: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="animatic-demo-", ignore_cleanup_errors=True) as folder:
-        async with open_page(Path(folder), port=port, all_routes=all_routes) as page:
+        async with open_page(Path(folder), port=port, all_routes=all_routes) as demo:
             console.print("\n[bold]Animatic demo[/bold]: open this page in a browser\n")
-            console.print(f"  {page.url}\n", soft_wrap=True)
+            console.print(f"  {demo.page.url}\n", soft_wrap=True)
             console.print("Type /animate, add a picture, send. Ctrl+C ends the demo.\n")
             stopping = asyncio.Event()
             root.stop_on_signals(stopping)
-            ends = [asyncio.create_task(page.wait_closed()), asyncio.create_task(stopping.wait())]
+            ends = [asyncio.create_task(demo.page.wait_closed()), asyncio.create_task(stopping.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for end in ends:
                 end.cancel()
@@ -184,7 +224,7 @@ async def once(picture: Path, prompt: str, out: Path, console: Console) -> int:
 
 async def _once(here: World, picture: Path, prompt: str, out: Path, console: Console) -> int:
     data = await asyncio.to_thread(picture.read_bytes)
-    result = await _act(
+    result = await act(
         lambda: here.member.slash(here.channel, "animate", prompt=prompt, picture=(picture.name, data))
     )
     answer = result.followups[-1].content if result.followups else result.response and result.response.content
@@ -198,7 +238,7 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
     channel = bot.get_partial_messageable(here.channel.id, guild_id=here.member.guild.id)
     assert first[0].post_id is not None
     post = await channel.fetch_message(first[0].post_id)
-    await _act(lambda: here.member.react(post, bot.servers.usual.requeue_emoji))
+    await act(lambda: here.member.react(post, bot.servers.usual.requeue_emoji))
     console.print("Mia reacts with 🔁")
     both = await _delivered(here, count=2)
     second_out = out.with_name(f"{out.stem}-2{out.suffix}")
@@ -223,6 +263,128 @@ async def _once(here: World, picture: Path, prompt: str, out: Path, console: Con
     return 0
 
 
+# The past
+
+
+async def _have_a_past(here: World, turn: asyncio.Lock) -> None:
+    """Some clips, each asked for by somebody and made by the bot: a moment ago, by the simulated clock.
+
+    Ivo's and Tess's, a remix, another take of Mia's; and one of hers that could not be posted.
+    """
+    try:
+        async with asyncio.timeout(PAST_SECONDS):
+            await _make_a_past(_Past(here, turn))
+    except Exception:  # without a past, the page is still a page
+        log.warning("demo_history_not_made", exc_info=True)
+
+
+async def _make_a_past(past: "_Past") -> None:
+    here = past.here
+    other = [*here.animatic.menu.models][:2][-1]
+    scenes = [demo_pictures.harbour, demo_pictures.lighthouse, demo_pictures.mountains]
+    harbour, lighthouse, mountains = [await asyncio.to_thread(scene) for scene in scenes]
+    kept = await past.animate(here.member, "slowly closer to the boats", harbour, here.quiet, closing=True)
+    first = await past.posted(await past.animate(here.tess, "the beam sweeps over the sea", lighthouse))
+    others = [
+        await past.animate(here.ivo, "camera glides over the lake", mountains, model=other),
+        await past.remix(here.ivo, first, "camera pulls out from the lamp"),
+        await past.another_take(here.member, first),
+    ]
+    for job in (*others, kept):
+        await past.ended(job)
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What people do for the past, each in turn with the ticker and the page."""
+
+    here: World
+    turn: asyncio.Lock
+
+    async def animate(
+        self,
+        member: MemberActor,
+        prompt: str,
+        picture: bytes,
+        channel: ChannelHandle | None = None,
+        *,
+        model: str | None = None,
+        closing: bool = False,
+    ) -> Job:
+        """Use /animate. `closing`: right after it the bot may no longer write there, nor to the member."""
+        where = channel or self.here.channel
+        options = {"prompt": prompt, "picture": ("picture.png", picture)} | (
+            {"model": model} if model else {}
+        )
+        async with self._turn():
+            await act(lambda: member.slash(where, "animate", **options))
+            if closing:
+                self._close(where)
+        return await self.latest(member, where)
+
+    def _close(self, channel: ChannelHandle) -> None:
+        backend, me = self.here.env.backend, self.here.animatic.bot.user
+        assert me is not None
+        denied = discord.Permissions(send_messages=True).value
+        backend.set_overwrite(channel.id, Overwrite(me.id, OverwriteType.MEMBER, 0, denied))
+        self.here.env.inject_error("POST", "/users/@me/channels", status=403, code=50007)
+
+    async def remix(self, member: MemberActor, post: discord.Message, prompt: str) -> Job:
+        """Press *Remix* and change nothing but the prompt."""
+        async with self._turn():
+            opened = await act(lambda: member.click(post, label="Remix"))
+            await act(lambda: member.submit_modal(opened, {**_filled_in(opened), "prompt": prompt}))
+        return await self.latest(member, self.here.channel)
+
+    async def another_take(self, member: MemberActor, post: discord.Message) -> Job:
+        """React to a clip."""
+        emoji = self.here.animatic.bot.servers.usual.requeue_emoji
+        async with self._turn():
+            await act(lambda: member.react(post, emoji))
+        return await self.latest(member, self.here.channel)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Each act at a moment of its own: what is asked for later is also listed as later."""
+        async with self.turn:
+            await act(lambda: self.here.env.advance_time(BRIEF))
+            yield
+
+    async def latest(self, member: MemberActor, channel: ChannelHandle) -> Job:
+        """What this member asked for last in a channel. Raises Refusal."""
+        jobs = await self.here.animatic.store.open_jobs(tuple(State))
+        theirs = [job for job in jobs if (job.asker_id, job.channel_id) == (member.id, channel.id)]
+        if not theirs:
+            raise Refusal("the request was refused")
+        return theirs[-1]
+
+    async def posted(self, job: Job) -> discord.Message:
+        """Wait for the job's post. Raises Refusal where there is none."""
+        job = await self.ended(job)
+        if job.post_id is None:
+            raise Refusal(f"a job ended as {job.state}: {job.cause}")
+        bot = self.here.animatic.bot
+        channel = bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+        return await channel.fetch_message(job.post_id)
+
+    async def ended(self, job: Job) -> Job:
+        while job.state in OPEN:
+            await asyncio.sleep(BRIEF)
+            job = await self.here.animatic.store.get(job.id) or job
+        return job
+
+
+def _filled_in(opened: InteractionResult) -> dict[str, list[str]]:
+    """What is chosen in the selects of a modal as it opens, by custom_id."""
+    assert opened.modal is not None
+    fields = [part for part in walk_components(opened.modal["components"]) if "custom_id" in part]
+    chosen = {
+        field["custom_id"]: [option["value"] for option in field.get("options", ()) if option.get("default")]
+        for field in fields
+    }
+    return {name: values for name, values in chosen.items() if values}
+
+
 async def _delivered(here: World, *, count: int) -> list[Job]:
     """Wait until so many jobs are delivered and their cards are gone; oldest first."""
     while True:
@@ -235,7 +397,7 @@ async def _delivered(here: World, *, count: int) -> list[Job]:
         await asyncio.sleep(TICK_SECONDS)
 
 
-async def _act(action: Callable[[], Awaitable[T]]) -> T:
+async def act(action: Callable[[], Awaitable[T]]) -> T:
     """Do something as a member; the ticker may hold the simulated world for a moment."""
     while True:
         try:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -33,60 +33,84 @@ async def chromium() -> AsyncIterator[Browser]:
             await browser.close()
 
 
-async def open_demo(browser: Browser, url: str) -> Page:
+async def open_demo(browser: Browser, url: str, *, width: int = 1280, height: int = 960) -> Page:
     tab = await browser.new_page(viewport={"width": 1280, "height": 960})
     tab.set_default_timeout(15_000)
     await tab.goto(url)
     await tab.locator("#channel-composer-input").wait_for()
+    if (width, height) != (
+        1280,
+        960,
+    ):  # the page fits itself to a window that changes, not to one it opens in
+        await tab.set_viewport_size({"width": width, "height": height})
+        await tab.get_by_text("Updating viewport").wait_for(state="hidden")
     return tab
 
 
-async def animate(tab: Page, *, prompt: str, picture: Path) -> None:
-    """Choose /animate, write the prompt, attach the picture, send."""
+async def begin(tab: Page, command: str) -> None:
+    """Choose a slash command in the composer."""
     composer = tab.locator("#channel-composer-input")
-    await composer.fill("/animate")
+    await composer.fill(f"/{command}")
     await tab.locator(".command-popup").get_by_role("option").first.wait_for()
     await composer.press("Enter")
-    await tab.locator("input[data-option=prompt]").fill(prompt)
+
+
+async def add_option(tab: Page, name: str) -> None:
+    """Choose one more option of the command in the composer, from the list under *more*."""
     await tab.locator(".command-ghost").click()
-    await tab.locator(".command-popup").get_by_role("option").filter(has_text="picture").first.click()
+    await tab.locator(".command-popup").get_by_role("option").filter(has_text=name).first.click()
+
+
+async def animate(tab: Page, *, prompt: str, picture: Path, model: str | None = None) -> None:
+    """Choose /animate, write the prompt, attach the picture, choose a model by its label, send."""
+    await begin(tab, "animate")
+    await tab.locator("input[data-option=prompt]").fill(prompt)
+    await add_option(tab, "picture")
     await tab.locator("input[type=file][data-option=picture]").set_input_files(picture)
+    if model:
+        await add_option(tab, "model")
+        options = tab.locator(".command-popup").get_by_role("option")
+        await options.get_by_text(model, exact=True).click()
     await tab.locator("#send-message").click()
 
 
-async def clips_shown(tab: Page, count: int) -> None:
-    """Wait until so many clips stand in the channel, loaded far enough to play."""
-    videos = tab.locator(".channel-message video")
-    await videos.nth(count - 1).wait_for(timeout=RENDERED)
-    await tab.wait_for_function(
-        "count => [...document.querySelectorAll('.channel-message video')]"
-        ".filter(video => video.readyState >= 1 && video.duration > 4).length >= count",
-        arg=count,
-        timeout=RENDERED,
-    )
+def posts_of(tab: Page, prompt: str) -> Locator:
+    """The messages with a clip of this prompt, oldest first."""
+    posts = tab.locator(".channel-message").filter(has=tab.locator("video"))
+    return posts.filter(has_text=prompt)
 
 
-async def play(tab: Page, number: int) -> float:
-    """Play a clip for a moment; the position in seconds that it reached."""
-    position: float = (
-        await tab.locator(".channel-message video")
-        .nth(number)
-        .evaluate(
+async def clips_shown(tab: Page, prompt: str, count: int) -> None:
+    """Wait until so many clips of this prompt stand in the channel, loaded far enough to play."""
+    for number in range(count):
+        video = posts_of(tab, prompt).nth(number).locator("video")
+        await video.wait_for(timeout=RENDERED)
+        await video.evaluate(
             """async video => {
+                while (!(video.readyState >= 1 && video.duration > 2))
+                    await new Promise(loaded => setTimeout(loaded, 100));
+            }"""
+        )
+
+
+async def play(tab: Page, prompt: str, number: int) -> float:
+    """Play a clip for a moment; the position in seconds that it reached."""
+    video = posts_of(tab, prompt).nth(number).locator("video")
+    position: float = await video.evaluate(
+        """async video => {
             video.muted = true;
             await video.play();
             await new Promise(moved => video.addEventListener('timeupdate', moved, {once: true}));
             video.pause();
             return video.currentTime;
         }"""
-        )
     )
     return position
 
 
-async def press_reaction(tab: Page, number: int) -> None:
+async def press_reaction(tab: Page, prompt: str, number: int) -> None:
     """Press the 🔁 under the message that holds a clip."""
-    message = tab.locator(".channel-message").filter(has=tab.locator("video")).nth(number)
+    message = posts_of(tab, prompt).nth(number)
     chip = message.locator(".reaction-chip")
     pressed = message.locator(".reaction-chip[aria-pressed=true]")
     for _ in range(10):  # the page turns away what was pressed in the very moment of a refresh

@@ -8,10 +8,13 @@ import pytest
 from rich.console import Console
 
 from bot import demo
+from bot.errors import Cause
+from bot.jobs.machine import Lineage, State
 from bot.media import clip as clips
 from tests.browser import animate, chromium, clips_shown, find_chromium, open_demo, play, press_reaction
 
 HARBOUR = Path(__file__).parent / "data" / "harbour.jpg"
+NO_CHROMIUM = "no Chromium here; install one, or name it in $CHROMIUM"
 
 
 async def test_once_saves_two_clips_that_play(tmp_path: Path) -> None:
@@ -42,17 +45,61 @@ async def test_once_says_why_when_it_does_not_work(tmp_path: Path) -> None:
     assert not (tmp_path / "clip.mp4").exists()
 
 
-@pytest.mark.skipif(find_chromium() is None, reason="no Chromium here; install one, or name it in $CHROMIUM")
+async def test_the_page_begins_with_a_past(tmp_path: Path) -> None:
+    """Real clips of several members, one derived from another, and one that waits to be posted elsewhere."""
+    async with asyncio.timeout(120), demo.open_page(tmp_path, port=0) as opened:
+        here = opened.world
+        assert not opened.history.done()
+        await opened.history
+
+        jobs = await here.animatic.store.open_jobs(tuple(State))
+        kept, first, lake, remix, take = jobs
+        assert [job.asker_id for job in jobs] == [
+            member.id for member in (here.member, here.tess, here.ivo, here.ivo, here.member)
+        ]
+        assert [(job.lineage, job.parent_id) for job in (lake, remix, take)] == [
+            (None, None),
+            (Lineage.REMIX, first.id),
+            (Lineage.AGAIN, first.id),
+        ]
+        assert {job.state for job in (first, lake, remix, take)} == {State.DELIVERED}
+        assert (kept.state, kept.cause) == (State.UNDELIVERABLE, Cause.NO_PERMISSION)
+        texts = [message.content for message in here.channel.history(viewer=here.member)]
+        assert demo.WELCOME in texts
+
+        answer = (await demo.act(lambda: here.member.slash(here.channel, "queue"))).response
+        assert answer is not None
+        await demo.act(lambda: here.member.click(answer.message, label="Post it here"))
+        posted = await here.animatic.store.get(kept.id)
+        assert posted is not None
+        assert posted.state in (State.POSTING, State.DELIVERED)
+
+
+async def test_the_page_ends_in_the_middle_of_its_past(tmp_path: Path) -> None:
+    """Nothing is left running, and nothing is raised."""
+    async with demo.open_page(tmp_path, port=0) as opened, asyncio.timeout(60):
+        while not await opened.world.animatic.store.open_jobs():  # noqa: ASYNC110 - rows tell nobody
+            await asyncio.sleep(0)
+
+    assert opened.history.cancelled()
+
+
+@pytest.mark.skipif(find_chromium() is None, reason=NO_CHROMIUM)
 async def test_a_newcomer_uses_the_page(tmp_path: Path) -> None:
-    """Choose /animate, attach, send; the clip plays in the channel; the reaction makes another take."""
-    async with demo.open_page(tmp_path, port=0) as page, chromium() as browser, asyncio.timeout(240):
-        tab = await open_demo(browser, page.url)
-        await animate(tab, prompt="camera slowly pulls out", picture=HARBOUR)
-        await clips_shown(tab, 1)
-        assert await play(tab, 0) > 0
+    """Choose /animate, attach, send; the clip plays; the reaction makes another take."""
+    prompt = "camera slowly pulls out"
+    async with (
+        asyncio.timeout(240),
+        demo.open_page(tmp_path, port=0, past=False) as opened,
+        chromium() as browser,
+    ):
+        tab = await open_demo(browser, opened.page.url)
+        await animate(tab, prompt=prompt, picture=HARBOUR)
+        await clips_shown(tab, prompt, 1)
+        assert await play(tab, prompt, 0) > 0
 
-        await press_reaction(tab, 0)
-        await clips_shown(tab, 2)
+        await press_reaction(tab, prompt, 0)
+        await clips_shown(tab, prompt, 2)
 
-        assert await play(tab, 1) > 0
+        assert await play(tab, prompt, 1) > 0
         assert "here is another take" in await tab.locator("#channel-message-list").inner_text()

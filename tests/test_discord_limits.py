@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import discord
@@ -481,18 +480,6 @@ def test_the_meant_model_is_offered_among_many() -> None:
 
     [model] = [part for part in walk(form["components"]) if part.get("custom_id") == "model"]
     assert [option["value"] for option in model["options"] if option.get("default")] == [menu.default]
-
-
-# Sentences
-
-
-def test_no_sentence_of_a_cog() -> None:
-    """What members read stands in one place a family: see `bot.ui.catalogue`. A cog only chooses."""
-    sentence = re.compile(r"\"[^\"\n]*[a-z]+ [a-z]+ [^\"\n]*[.?!]\"")
-    for cog in ("animate", "requeue", "settings", "joining"):
-        source = Path(f"cogs/{cog}.py").read_text(encoding="utf-8")
-        without_docstrings = re.sub(r'""".*?"""', "", source, flags=re.DOTALL)
-        assert sentence.findall(without_docstrings) == []
 
 
 # Lists and what the bot says about itself

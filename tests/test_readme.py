@@ -1,6 +1,7 @@
 """The README and the pages beside it tell the truth about settings, commands and routes."""
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,14 @@ def test_every_command_line_command_is_listed() -> None:
             assert f"`animatic {words}" in README
 
 
-def test_its_pictures_are_there() -> None:
-    """The screenshot is committed."""
-    assert "](docs/demo.png)" in README
-    assert (ROOT / "docs" / "demo.png").stat().st_size > 10_000
+def test_every_picture_is_there() -> None:
+    """Made by scripts/screenshots.py and committed; none that no page shows."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = {
+        page.parent / name
+        for page in pages
+        for name in re.findall(r"(?<!`)!\[[^]]+\]\(([^)]+\.png)\)", page.read_text(encoding="utf-8"))
+    }
+
+    assert shown >= {ROOT / "docs" / f"{name}.png" for name in script("screenshots").SHOTS}
+    assert [path for path in shown if path.stat().st_size < 10_000] == []

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from bot.errors import Refusal
+from bot.jobs import sentences
 from bot.jobs.announcing import Waiting
 from bot.jobs.browsing import Browsing, Crowd, Shelf
 from bot.jobs.desk import Who
@@ -155,7 +155,7 @@ class Archive:
         """One clip, whatever became of it. Raises Refusal when it is not known here, or not to be seen."""
         job = await self._store.get(job_id.strip().lower())
         if job is None or not shelf.holds(job):
-            raise Refusal("I do not know a clip of this id here. /history lists those that you can see.")
+            raise sentences.unknown_clip()
         parent = await self._store.get(job.parent_id) if job.parent_id else None
         return Shown(
             job=job,
@@ -177,8 +177,7 @@ class Archive:
         for model in self.menu.models.values():
             if typed.casefold().strip() in (model.name, model.label.casefold()):
                 return model.name
-        known = ", ".join(model.label for model in self.menu.models.values())
-        raise Refusal(f"I do not have the model “{typed[:32]}”. Choose one of: {known}.")
+        raise sentences.unknown_model(typed, [model.label for model in self.menu.models.values()])
 
     async def standing(self, who: Who) -> tuple[int, int, int]:
         """Of this person's clips in all servers: how many wait, are under way, and have ended."""

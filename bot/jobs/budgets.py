@@ -1,4 +1,4 @@
-"""How much may be spent, by whom, and in which stretch of time. Pure; knows nobody but the Refusal it raises.
+"""How much may be spent, by whom, and in which stretch of time. Pure; what is said stands in `sentences`.
 
 A budget is looked at in the transaction that reserves the price, against what is reserved and not given
 back since the stretch began. Days and months are those of UTC.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from bot.errors import Refusal
+from bot.jobs import sentences
 
 ALERTS = (50, 80, 100)  # per cent of a budget
 
@@ -71,24 +71,19 @@ class Spent:
 def admit(budget: Budget, spent: Spent, price_cents: int, *, now: datetime, currency: str) -> None:
     """Raises Refusal when one more clip at this price would go over the budget."""
     after = spent.more(price_cents)
-    again = f"<t:{int(budget.stretch.ends(now).timestamp())}:R>"
-    free = "Nothing was charged."
+    again = int(budget.stretch.ends(now).timestamp())
     if budget.clips is not None and after.clips > budget.clips:
-        clips = "clip" if budget.clips == 1 else "clips"
-        raise Refusal(
-            f"{_WHOSE[budget.scope]} may have {budget.clips} {clips} a {budget.stretch}, and that many were made "
-            f"or are under way. There is room again {again}. {free}"
-        )
+        raise sentences.no_clips_left(budget.scope, budget.clips, budget.stretch, again)
     if budget.cents is not None and price_cents and after.cents > budget.cents:
-        if budget.scope is Scope.ALL:  # what one server spends is not the others' business
-            raise Refusal(
-                f"This bot's budget for this {budget.stretch} is used up. It starts anew {again}. {free}"
-            )
-        left = max(budget.cents - spent.cents, 0)
-        raise Refusal(
-            f"This clip costs {money(price_cents, currency)}, and {_LEFT[budget.scope]} budget for this "
-            f"{budget.stretch} has {money(left, currency)} left of {money(budget.cents, currency)}. "
-            f"It starts anew {again}. {free}"
+        if budget.scope is Scope.ALL:
+            raise sentences.bot_has_spent(budget.stretch, again)
+        raise sentences.over_budget(
+            budget.scope,
+            budget.stretch,
+            again,
+            price=money(price_cents, currency),
+            left=money(max(budget.cents - spent.cents, 0), currency),
+            budget=money(budget.cents, currency),
         )
 
 
@@ -121,16 +116,3 @@ def _least(one: int | None, other: int | None) -> int | None:
 def money(cents: int, currency: str) -> str:
     """An amount as members read it: `$0.35`."""
     return f"{currency}{cents / 100:,.2f}"
-
-
-_WHOSE = {
-    Scope.MEMBER: "You",
-    Scope.CHANNEL: "This channel",
-    Scope.SERVER: "This server",
-    Scope.ALL: "This bot",
-}
-_LEFT = {
-    Scope.MEMBER: "your",
-    Scope.CHANNEL: "this channel's",
-    Scope.SERVER: "this server's",
-}

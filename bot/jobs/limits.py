@@ -1,9 +1,9 @@
-"""May this person start one more job? Pure; knows nobody but the Refusal it raises."""
+"""May this person start one more job? Pure; what is said when not stands in `sentences`."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from bot.errors import Refusal
+from bot.jobs import sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,16 +16,9 @@ class Limits:
     def admit(self, *, by_member: int, in_all: int) -> None:
         """Raises Refusal when one more would be too many."""
         if by_member >= self.per_member:
-            clips = "clip" if by_member == 1 else "clips"
-            raise Refusal(
-                f"You already have {by_member} {clips} in the works, which is as many as one member may have "
-                "here. Wait for one, or cancel one that still waits. Nothing was charged."
-            )
+            raise sentences.member_is_full(by_member)
         if in_all >= self.in_all:
-            raise Refusal(
-                f"{in_all} clips are waiting already, which is as many as I take on. "
-                "Please try again in a few minutes. Nothing was charged."
-            )
+            raise sentences.bot_is_full(in_all)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +38,11 @@ class RequeueRules:
     def admit_person(self, roles: Collection[int], *, moderator: bool) -> None:
         """Raises Refusal when a person with these roles may not; moderators always may."""
         if self.roles and not moderator and self.roles.isdisjoint(roles):
-            allowed = " or ".join(f"<@&{role}>" for role in sorted(self.roles))
-            raise Refusal(f"Here only {allowed} may have another take of a clip. Nothing was charged.")
+            raise sentences.takes_only_for(self.roles)
 
     def admit_take(self, takes: int) -> None:
         """Raises Refusal when the clip was made again so often today that it may not be once more."""
         if not self.per_day:
-            raise Refusal(
-                "Clips are not made again here. Change this one with **Remix**. Nothing was charged."
-            )
+            raise sentences.no_takes_here()
         if takes >= self.per_day:
-            often = "once" if takes == 1 else f"{takes} times"
-            raise Refusal(
-                f"This clip was made again {often} within a day, which is as often as it may be here. "
-                "Please try again tomorrow, or change it with **Remix**. Nothing was charged."
-            )
+            raise sentences.taken_often(takes)

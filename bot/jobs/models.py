@@ -1,5 +1,6 @@
 """What members may choose from: the configured models, each with what it can do and what it costs."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -66,7 +67,13 @@ class Menu:
     def label(self, name: str) -> str:
         """What members read for a model, also for one that is no longer configured."""
         model = self.models.get(name)
-        return model.label if model else name.capitalize()
+        return model.label if model else titled(name)
+
+
+def titled(name: str) -> str:
+    """A model's name as a title: `kling-2-6-turbo` is `Kling 2.6 Turbo`."""
+    dotted = re.sub(r"(?<=\d)[-_](?=\d+(?![^-_]))", ".", name)
+    return " ".join(word[0].upper() + word[1:] for word in re.split(r"[-_\s]+", dotted) if word)
 
 
 def listed_cents(can: Capabilities, seconds: int, quality: str | None, sound: bool) -> int:
@@ -105,6 +112,7 @@ def common(one: Capabilities, other: Capabilities) -> Capabilities:
         sound=one.sound and other.sound,
         only=one.only + other.only,
         credit=one.credit or other.credit,
+        label=one.label or other.label,
         picture=PictureRules(
             media_types=rules.media_types & others.media_types,
             max_bytes=min(rules.max_bytes, others.max_bytes),

@@ -71,6 +71,7 @@ class Capabilities:
     `by_link`: the route wants a public link to the picture, not its bytes.
     `prices`: what the vendor takes, for owners who did not say what they pay; empty where nothing is known.
     `free`: nobody pays for a clip; `by_ai`: the post says that AI made it.
+    `label` is what the vendor calls the model; None: there is no such name, or it is our own.
     `typical` is a planning value for the time from submit to clip, until enough clips are measured.
     """
 
@@ -87,6 +88,7 @@ class Capabilities:
     only: tuple[Only, ...] = ()
     shapes: tuple[str, ...] = ()
     credit: str | None = None
+    label: str | None = None
     picture: PictureRules = field(default_factory=PictureRules)
     takes_picture: bool = True
     end_picture: bool = False

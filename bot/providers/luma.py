@@ -104,6 +104,7 @@ def _prices(table: Mapping[int, Mapping[str, str]]) -> tuple[Price, ...]:
 
 
 _RAY_2 = Capabilities(
+    label="Ray 2",
     seconds=(5, 9),
     qualities=("720p", "540p", "1080p", "4k"),
     ratios=("16:9", "9:16", "1:1", "4:3", "3:4", "21:9", "9:21"),
@@ -122,8 +123,11 @@ _RAY_2 = Capabilities(
     ),
     typical=timedelta(seconds=110),
 )
-_RAY_FLASH_2 = replace(_RAY_2, prices=())  # only a reseller's prices, with a margin, were found
+_RAY_FLASH_2 = replace(
+    _RAY_2, label="Ray Flash 2", prices=()
+)  # only a reseller's prices, with a margin, were found
 _RAY_3_2 = Capabilities(
+    label="Ray 3.2",
     seconds=(5, 10),
     qualities=("720p", "360p", "540p", "1080p"),
     ratios=("16:9", "9:16", "1:1", "4:3", "3:4", "21:9"),

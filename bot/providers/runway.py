@@ -78,6 +78,7 @@ _FOUR: _Pixels = {
 }
 
 _GEN_4_5 = Capabilities(
+    label="Gen-4.5",
     seconds=(5, 2, 3, 4, 6, 7, 8, 9, 10),
     ratios=("16:9", "9:16"),
     prompt_length=1000,
@@ -93,6 +94,7 @@ _GEN_4_5 = Capabilities(
 )
 _GEN_4_TURBO = replace(
     _GEN_4_5,
+    label="Gen-4 Turbo",
     ratios=(),
     prompt_required=False,
     text_only=False,
@@ -101,6 +103,7 @@ _GEN_4_TURBO = replace(
 )
 _VEO = replace(
     _GEN_4_5,
+    label="Veo 3.1",
     seconds=(8, 4, 6),
     qualities=("720p", "1080p"),
     shapes=("16:9", "9:16"),
@@ -111,7 +114,9 @@ _VEO = replace(
     prices=(Price(a_second=Decimal("0.40"), sound=True), Price(a_second=Decimal("0.20"))),
 )
 _VEO_FAST = replace(
-    _VEO, prices=(Price(a_second=Decimal("0.15"), sound=True), Price(a_second=Decimal("0.10")))
+    _VEO,
+    label="Veo 3.1 Fast",
+    prices=(Price(a_second=Decimal("0.15"), sound=True), Price(a_second=Decimal("0.10"))),
 )
 _KLING = replace(
     _GEN_4_5,
@@ -130,6 +135,7 @@ _KLING = replace(
 )
 _KLING_2_5 = replace(
     _KLING,
+    label="Kling 2.5 Turbo Pro",
     seconds=(5, 10),
     prompt_required=True,
     shapes=(),
@@ -138,13 +144,13 @@ _KLING_2_5 = replace(
 )
 
 
-def _kling(across: int, down: int, square: int) -> _Model:
+def _kling(label: str, across: int, down: int, square: int) -> _Model:
     pixels: _Pixels = {
         (None, "16:9"): f"{across}:{down}",
         (None, "9:16"): f"{down}:{across}",
         (None, "1:1"): f"{square}:{square}",
     }
-    return _Model(can=_KLING, from_picture=pixels, from_words=pixels)
+    return _Model(can=replace(_KLING, label=label), from_picture=pixels, from_words=pixels)
 
 
 _MODELS = {
@@ -152,10 +158,10 @@ _MODELS = {
     "gen4_turbo": _Model(can=_GEN_4_TURBO, from_picture=_SIX, from_words={}),
     "veo3.1": _Model(can=_VEO, from_picture=_FOUR, from_words=_FOUR),
     "veo3.1_fast": _Model(can=_VEO_FAST, from_picture=_FOUR, from_words=_FOUR),
-    "kling2.5_turbo_pro": replace(_kling(1920, 1080, 1440), can=_KLING_2_5, from_picture={}),
-    "kling3.0_standard": _kling(1280, 720, 960),
-    "kling3.0_pro": _kling(1920, 1080, 1440),
-    "kling3.0_4k": _kling(3840, 2160, 2880),
+    "kling2.5_turbo_pro": replace(_kling("", 1920, 1080, 1440), can=_KLING_2_5, from_picture={}),
+    "kling3.0_standard": _kling("Kling 3.0 Standard", 1280, 720, 960),
+    "kling3.0_pro": _kling("Kling 3.0 Pro", 1920, 1080, 1440),
+    "kling3.0_4k": _kling("Kling 3.0 4K", 3840, 2160, 2880),
 }
 
 

@@ -95,7 +95,7 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
     _add_section(box, f"{text}\n-# {_facts(job, menu)}", job.picture_file, "The picture to animate", job)
     if job.end_picture_file:
         _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
-    if detail := _detail(job, waiting):
+    if detail := _detail(job, menu, waiting):
         box.add_item(ui.TextDisplay(detail))
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
@@ -176,7 +176,7 @@ def summary(job: Job, menu: Menu, waiting: Waiting, *, title: str | None = None,
     if job.prompt:
         lines.append(quoted(job.prompt, limit=words))
     lines.append(f"-# {_facts(job, menu)}")
-    if detail := _detail(job, waiting):
+    if detail := _detail(job, menu, waiting):
         lines.append(detail)
     return "\n".join(lines)
 
@@ -212,7 +212,7 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
             return "Finished, but I cannot post it", TROUBLE
 
 
-def _detail(job: Job, waiting: Waiting) -> str | None:
+def _detail(job: Job, menu: Menu, waiting: Waiting) -> str | None:
     why = f"{WHY[job.cause]} " if job.cause else ""
     match job.state:
         case State.UNSURE if waiting.looking:
@@ -222,8 +222,12 @@ def _detail(job: Job, waiting: Waiting) -> str | None:
         case State.FAILED | State.CANCELLED:
             return f"{why}{MONEY[job.owed]}"
         case State.UNDELIVERABLE:
-            kept = "" if job.cause in NOT_FETCHED else " and is kept"
-            return f"{why}The clip was paid for{kept}. When I may post here again, press the button; or use /queue elsewhere."
+            model = menu.models.get(job.model)
+            free = model is not None and model.can.free
+            facts = [] if free else ["was paid for"]
+            facts += [] if job.cause in NOT_FETCHED else ["is kept"]
+            clip = f"The clip {' and '.join(facts)}. " if facts else ""
+            return f"{why}{clip}When I may post here again, press the button; or use /queue elsewhere."
         case State.QUEUED if job.cause is Cause.BUSY:
             return "The provider is busy; I try again by myself. Nothing is charged until it starts."
         case _:

@@ -55,7 +55,9 @@ def queue(line: Line, menu: Menu, now: datetime) -> ui.LayoutView:
     texts = [_mine(job, menu, waiting) for job, waiting in line.mine]
     if sum(map(len, texts)) > MINE_LIMIT:
         texts = [_mine(job, menu, waiting, words=20) for job, waiting in line.mine]
-    for text, (job, _) in zip(texts, line.mine, strict=True):
+    for number, (text, (job, _)) in enumerate(zip(texts, line.mine, strict=True)):
+        if number:
+            box.add_item(ui.Separator(visible=False))
         box.add_item(ui.TextDisplay(text))
         if verbs := _verbs(job, now):
             box.add_item(ui.ActionRow(*(JobButton(job.id, verb) for verb in verbs)))
@@ -74,7 +76,7 @@ def _mine(job: Job, menu: Menu, waiting: Waiting, *, words: int = 80) -> str:
     if job.state is State.QUEUED and waiting.due:
         text += f" · ready about {discord.utils.format_dt(waiting.due, 'R')}"
     address = answer.link(job)
-    return f"{text} · {address}" if address else text
+    return f"{text}\n[{'The post' if job.post_id else 'The card'}]({address})" if address else text
 
 
 def _verbs(job: Job, now: datetime) -> list[str]:
@@ -97,12 +99,17 @@ def _crowd(crowd: Crowd, menu: Menu) -> list[str]:
         lines = ["### Nobody in this server waits for a clip"]
     else:
         people = "1 member" if crowd.members == 1 else f"{crowd.members} members"
-        lines = [f"### This server: {crowd.waiting} waiting, {crowd.working} in the making, for {people}"]
+        lines = [f"### This server: {_busy(crowd.waiting, crowd.working)}, for {people}"]
     for model, waiting, working in crowd.by_model[:MODELS_SHOWN]:
-        lines.append(f"- {escaped(menu.label(model))}: {waiting} waiting, {working} in the making")
+        lines.append(f"- {escaped(menu.label(model))}: {_busy(waiting, working)}")
     if crowd.elsewhere:
         lines.append(f"-# The line is shared with other servers, where {crowd.elsewhere} more wait.")
     return lines
+
+
+def _busy(waiting: int, working: int) -> str:
+    counts = {"waiting": waiting, "in the making": working}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _cards(jobs: Sequence[tuple[Job, Waiting]], menu: Menu) -> list[str]:

@@ -98,7 +98,7 @@ async def test_places_and_times(town: Town) -> None:
     assert "- Kling: 2 waiting, 2 in the making" in text
     assert "“of bob”" in text
     assert "number 2 in line" in text
-    assert re.search(r"\*\*Waiting to start\*\*\n.*\n.* · ready about <t:\d+:R> · https:", text)
+    assert re.search(r"\*\*Waiting to start\*\*\n.*\n.* · ready about <t:\d+:R>\n\[The card\]\(https:", text)
     assert buttons(message) == ["Cancel", "Refresh"]
 
 

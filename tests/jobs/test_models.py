@@ -8,7 +8,7 @@ import pytest
 
 from bot.__main__ import build_menu
 from bot.config import Config, ModelSettings, MoneySettings
-from bot.jobs.models import listed_cents
+from bot.jobs.models import listed_cents, titled
 from bot.providers.base import Capabilities, Price
 from tests.jobs.world import KLING, ScriptedProvider
 
@@ -58,3 +58,49 @@ def test_the_owners_word_goes_before_the_price_list(
     menu = build_menu(config, {"sketch": provider})
 
     assert menu.models["kling"].price_cents(5, "720p", False) == cents
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("sketch", "Sketch"),
+        ("kling-2-6-turbo", "Kling 2.6 Turbo"),
+        ("ray_flash_2", "Ray Flash 2"),
+        ("wan-2-2-720p", "Wan 2.2 720p"),
+        ("veo3.1_fast", "Veo3.1 Fast"),
+        ("-", ""),
+    ],
+)
+def test_a_name_as_a_title(name: str, title: str) -> None:
+    """Versions keep their dots, which names of models cannot have."""
+    assert titled(name) == title
+
+
+def test_models_are_called_as_their_vendors_call_them() -> None:
+    """Unless the owner says otherwise, or has two of the same: then by their own names."""
+    provider = ScriptedProvider()
+    provider.variants = {
+        "turbo": replace(CAN, label="Kling 3.0 Turbo"),
+        "other": replace(CAN, label="Kling 2.6"),
+        "plain": CAN,
+    }
+    config = Config.model_construct(
+        models={
+            "fast": ModelSettings(route="sketch", variant="turbo"),
+            "fast-2": ModelSettings(route="sketch", variant="turbo", label="Mine"),
+            "one": ModelSettings(route="sketch", variant="other"),
+            "two-5": ModelSettings(route="sketch", variant="other"),
+            "own": ModelSettings(route="sketch", variant="plain"),
+        },
+    )
+
+    menu = build_menu(config, {"sketch": provider})
+
+    assert [model.label for model in menu.models.values()] == [
+        "Kling 3.0 Turbo",
+        "Mine",
+        "One",
+        "Two 5",
+        "Own",
+    ]
+    assert menu.label("kling-2-6") == "Kling 2.6"

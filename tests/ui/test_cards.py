@@ -55,6 +55,24 @@ def test_every_state_has_a_card(state: State, cause: Cause | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("free", "cause", "said"),
+    [
+        (False, Cause.NO_PERMISSION, "The clip was paid for and is kept. When"),
+        (False, Cause.CLIP_GONE, "The clip was paid for. When"),
+        (True, Cause.NO_PERMISSION, "here. The clip is kept. When"),
+        (True, Cause.CLIP_GONE, "no longer has it. When"),
+    ],
+)
+def test_what_cannot_be_posted_was_paid_for_unless_it_is_free(free: bool, cause: Cause, said: str) -> None:
+    """And it is kept, unless it never came."""
+    kling = MENU.models["kling"]
+    menu = replace(MENU, models={"kling": replace(kling, can=replace(kling.can, free=free))})
+    job = replace(a_job(State.UNDELIVERABLE), cause=cause)
+
+    assert said in texts(cards.card(job, menu, Waiting()))
+
+
+@pytest.mark.parametrize(
     ("state", "buttons"),
     [
         (State.QUEUED, ["Cancel"]),

@@ -60,6 +60,7 @@ def _prices(silent: Mapping[str, str], with_sound: Mapping[str, str] | None = No
 
 
 THREE = Capabilities(
+    label="Kling 3.0",
     seconds=UP_TO_15,
     qualities=("720p", "1080p", "4k"),
     ratios=("16:9", "9:16", "1:1"),
@@ -75,6 +76,7 @@ THREE = Capabilities(
 # Its clips always have sound, asked for or not.
 THREE_TURBO = replace(
     THREE,
+    label="Kling 3.0 Turbo",
     qualities=("720p", "1080p"),
     end_picture=False,
     prices=_prices({"720p": "0.112", "1080p": "0.14"}),
@@ -83,13 +85,19 @@ THREE_TURBO = replace(
 )
 TWO_SIX = replace(
     THREE,
+    label="Kling 2.6",
     seconds=(5, 10),
     qualities=("720p", "1080p"),
     only=(Only(option="sound", qualities=("1080p",)), Only(option="end_picture", qualities=("1080p",))),
     prices=_prices({"720p": "0.042", "1080p": "0.07"}, {"1080p": "0.14"}),
     typical=timedelta(seconds=180),
 )
-TWO_FIVE_TURBO = replace(TWO_SIX, sound=False, only=(Only(option="end_picture", qualities=("1080p",)),))
+TWO_FIVE_TURBO = replace(
+    TWO_SIX,
+    label="Kling 2.5 Turbo",
+    sound=False,
+    only=(Only(option="end_picture", qualities=("1080p",)),),
+)
 
 
 # Kling's words. Compared without regard to case, both spellings of success under both standards.
