@@ -103,6 +103,16 @@ class AnimaticBot(commands.AutoShardedBot):
             except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
                 log.info("not_written_down", guild=guild_id, error=type(error).__name__)
 
+    async def was_removed_from(self, guild_id: int) -> bool:
+        """Whether Discord itself says, asked now, that the bot is not in this server."""
+        try:
+            await self.fetch_guild(guild_id, with_counts=False)
+        except (discord.NotFound, discord.Forbidden):
+            return True
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("server_not_asked", guild=guild_id, error=type(error).__name__)
+        return False
+
     def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
         """Somebody to whom commands are named."""
         return Reader(permissions=interaction.permissions, command_ids=self.command_ids)
