@@ -11,9 +11,10 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Integer, Numeric, Select, case, cast, extract, func, literal, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.errors import Refusal
@@ -22,7 +23,6 @@ from bot.jobs.machine import NOBODY, State
 from bot.jobs.store import Store
 from bot.jobs.tables import jobs, ledger
 
-DAY = 86_400
 TOP = 10
 MONTHS_BACK = 24  # as many as are offered, besides this one: a list of choices holds 25
 ROWS_AT_ONCE = 500
@@ -276,13 +276,15 @@ async def _by(
 async def _by_day(
     connection: AsyncConnection, month: Month, here: Sequence[ColumnElement[bool]]
 ) -> tuple[int, ...]:
-    # In whole days since 1970, which neither database's own time zone can move.
-    second = cast(extract("epoch", ledger.c.reserved_at), Numeric(20, 6, asdecimal=False))
-    day = (second - second % literal(DAY, Integer())).label("day")
-    query = select(day, func.sum(ledger.c.cents)).where(*here, ledger.c.kind == Kind.CHARGE).group_by(day)
-    found = {int(began): int(cents) for began, cents in await connection.execute(query)}
-    first = int(month.began.timestamp())
-    return tuple(found.get(first + number * DAY, 0) for number in range(month.days))
+    # Compared, not converted: neither database's time zone or rounding can move anything to another day.
+    days = [month.began + timedelta(days=number) for number in range(month.days + 1)]
+    at = ledger.c.reserved_at
+    sums = [
+        func.coalesce(func.sum(case(((at >= began) & (at < ends), ledger.c.cents), else_=0)), 0)
+        for began, ends in pairwise(days)
+    ]
+    row = (await connection.execute(select(*sums).where(*here, ledger.c.kind == Kind.CHARGE))).one()
+    return tuple(int(cents) for cents in row)
 
 
 async def _states(connection: AsyncConnection, month: Month, guild_id: int | None) -> dict[State, int]:
