@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 WIDTH, HEIGHT, DOTS = 1200, 1500, 150  # pixels, and how many to an inch
 SECONDS = 30.0  # that drawing may take, the loading of the library included
 MOST_WAITING = 8  # pictures in line; each is somebody who waits
-LABEL = 22  # characters of a name beside a bar
+LONGEST = 200  # characters of a text that are looked at
+BARS_FROM, BARS_LONG = 0.37, 0.34  # where bars begin in their panel, and how long the longest is
 BACKGROUND, PANEL, TEXT, MUTED, GRID = "#1e1f22", "#2b2d31", "#f2f3f5", "#b5bac1", "#3f4147"
 BLURPLE, GREEN, YELLOW = "#7983f5", "#3ba55d", "#f0b232"
 FAMILIES = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans")
@@ -145,8 +146,14 @@ def render(chart: Chart) -> bytes:
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(WIDTH / DOTS, HEIGHT / DOTS), dpi=DOTS, facecolor=BACKGROUND)
         canvas = FigureCanvasAgg(figure)
-        figure.text(0.05, 0.957, fonts.fit(chart.title, 34), fontsize=21, fontweight="bold", va="center")
-        figure.text(0.05, 0.925, fonts.fit(chart.subtitle, 64), fontsize=13, color=MUTED, va="center")
+        title = figure.text(
+            0.05, 0.957, fonts.drawable(chart.title), fontsize=21, fontweight="bold", va="center"
+        )
+        below = figure.text(
+            0.05, 0.925, fonts.drawable(chart.subtitle), fontsize=13, color=MUTED, va="center"
+        )
+        _cut(title, 0.9)
+        _cut(below, 0.9)
         _draw_figures(figure, chart.figures)
         _draw_days(figure, chart)
         first, second = chart.bars
@@ -172,8 +179,8 @@ def _draw_figures(figure: Any, figures: Sequence[tuple[str, str]]) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
-        size = 20 if len(value) <= 8 else 20 * 8 / len(value)
-        axes.text(0.5, 0.6, value, fontsize=size, fontweight="bold", ha="center", va="center")
+        shown = axes.text(0.5, 0.6, value, fontsize=20, fontweight="bold", ha="center", va="center")
+        _shrink(shown, width - 0.02)
         axes.text(0.5, 0.2, name, fontsize=11.5, color=MUTED, ha="center", va="center")
 
 
@@ -221,17 +228,38 @@ def _draw_bars(figure: Any, bars: Bars, fonts: "_Fonts", *, top: float, height: 
     size = 12.5 if len(bars.rows) <= 8 else 11.5
     for place, row in enumerate(bars.rows):
         number = f"{place + 1}. " if bars.numbered else ""
-        name = fonts.fit(row.name, LABEL) or "(name below the picture)"
-        axes.text(0.02, place, number + name, fontsize=size, va="center", clip_on=True)
-        axes.barh(
-            place, 0.34 * max(row.size, 0) / longest + 0.004, left=0.37, height=0.56, color=colour, zorder=2
-        )
-        axes.text(0.98, place, row.value, fontsize=size, ha="right", va="center", color=TEXT)
+        name = fonts.drawable(row.name) or "(name below the picture)"
+        shown = axes.text(0.02, place, number + name, fontsize=size, va="center")
+        _cut(shown, 0.9 * (BARS_FROM - 0.04))
+        long = BARS_LONG * max(row.size, 0) / longest + 0.004
+        axes.barh(place, long, left=BARS_FROM, height=0.56, color=colour, zorder=2)
+        value = axes.text(0.98, place, row.value, fontsize=size, ha="right", va="center", color=TEXT)
+        _shrink(value, 0.9 * (0.96 - BARS_FROM - BARS_LONG))
 
 
 def _panel(axes: Any, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=13.5, fontweight="bold", color=TEXT, pad=7)
     axes.spines[:].set_visible(False)
+
+
+def _width(shown: Any) -> float:
+    """Of a text, as a share of the picture's."""
+    return float(shown.get_window_extent().width / WIDTH)
+
+
+def _cut(shown: Any, room: float) -> None:
+    """Leave out the end of a text that is too wide."""
+    text = shown.get_text()[:LONGEST]
+    shown.set_text(text)
+    while (width := _width(shown)) > room and text:
+        text = text[: min(len(text) - 1, int(len(text) * room / width))].rstrip()
+        shown.set_text(f"{text}…")
+
+
+def _shrink(shown: Any, room: float) -> None:
+    """Write a text smaller that is too wide: no figure of an amount may be missing."""
+    if (width := _width(shown)) > room:
+        shown.set_fontsize(shown.get_fontsize() * room / width * 0.98)
 
 
 class _Fonts:
@@ -246,22 +274,13 @@ class _Fonts:
         for name in self.names:
             self._drawn |= set(font_manager.get_font(font_manager.findfont(name)).get_charmap())
 
-    def fit(self, text: str, longest: int) -> str:
-        """So much of a text as can be drawn, at most so many columns; nothing of one that would be unreadable."""
-        letters = [
-            letter for letter in unicodedata.normalize("NFC", text) if unicodedata.category(letter)[0] != "C"
-        ]
-        shown = [letter for letter in letters if self._can(letter)]
-        told = sum(letter.isalnum() for letter in letters)
-        if sum(letter.isalnum() for letter in shown) < max(1, told * 2 / 3):
+    def drawable(self, text: str) -> str:
+        """What of a text can be drawn; nothing of one that would be unreadable without the rest."""
+        letters = [one for one in unicodedata.normalize("NFC", text) if unicodedata.category(one)[0] != "C"]
+        shown = [one for one in letters if self._can(one)]
+        if sum(map(str.isalnum, shown)) < max(1, sum(map(str.isalnum, letters)) * 2 / 3):
             return ""
-        line, columns = "", 0
-        for letter in " ".join("".join(shown).split()):
-            columns += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-            if columns > longest:
-                return line.rstrip() + "…"
-            line += letter
-        return line
+        return " ".join("".join(shown).split())
 
     def _can(self, letter: str) -> bool:
         joined = unicodedata.bidirectional(letter) in ("R", "AL", "NSM", "AN")
