@@ -37,11 +37,11 @@ class Usage(commands.Cog):
         try:
             png = await self.bot.charts.draw(pages.chart_of(found, books, menu, place, names))
         except NoChart:
-            view = pages.page(found, books, menu, place, names, picture=None)
+            view = pages.page(found, books.currency, menu, place, names, picture=None)
             await interaction.followup.send(view=view, ephemeral=True)
             return
         file = pages.picture_file(png, wanted)
-        view = pages.page(found, books, menu, place, names, picture=file.filename)
+        view = pages.page(found, books.currency, menu, place, names, picture=file.filename)
         await interaction.followup.send(view=view, file=file, ephemeral=True)
 
     @usage.autocomplete("month")

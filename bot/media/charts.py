@@ -53,10 +53,11 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What is drawn, from top to bottom. `days` are amounts of `currency`, one for each day of a month."""
+    """What is drawn, from top to bottom; parts of the subtitle that no font has are left out. `days` are amounts of
+    `currency`, one for each day of a month."""
 
     title: str
-    subtitle: str
+    subtitle: tuple[str, ...]
     figures: tuple[tuple[str, str], ...]
     days_title: str
     days: tuple[float, ...]
@@ -149,9 +150,8 @@ def render(chart: Chart) -> bytes:
         title = figure.text(
             0.05, 0.957, fonts.drawable(chart.title), fontsize=21, fontweight="bold", va="center"
         )
-        below = figure.text(
-            0.05, 0.925, fonts.drawable(chart.subtitle), fontsize=13, color=MUTED, va="center"
-        )
+        parts = " · ".join(part for part in map(fonts.drawable, chart.subtitle) if part)
+        below = figure.text(0.05, 0.925, parts, fontsize=13, color=MUTED, va="center")
         _cut(title, 0.9)
         _cut(below, 0.9)
         _draw_figures(figure, chart.figures)

@@ -93,7 +93,7 @@ async def names_of(
 def chart_of(usage: Usage, books: Books, menu: Menu, place: str, names: Mapping[int | None, str]) -> Chart:
     """What the picture shows."""
     now, month = books.now(), usage.month
-    until = f"until {now.day} {month.name.split()[0]}, " if month == Month.of(now) else ""
+    until = f"until {now.day} {month.name.split()[0]}, UTC" if month == Month.of(now) else "UTC"
     models = [(menu.label(model), cents, clips) for model, cents, clips in usage.by_model]
     if rest := models[MOST_MODELS:]:
         models[MOST_MODELS:] = [("others", sum(one[1] for one in rest), sum(one[2] for one in rest))]
@@ -101,7 +101,7 @@ def chart_of(usage: Usage, books: Books, menu: Menu, place: str, names: Mapping[
     whose = "Top members" if usage.guild_id else "Top servers"
     return Chart(
         title=f"Usage in {month.name}",
-        subtitle=f"{plain(place)} · {until}UTC",
+        subtitle=(plain(place), until),
         figures=tuple(_figures(usage, books.currency)),
         days_title="Spent by day",
         days=tuple(cents / 100 for cents in usage.by_day),
@@ -154,7 +154,7 @@ def _money(cents: int, currency: str) -> str:
 
 def page(
     usage: Usage,
-    books: Books,
+    currency: str,
     menu: Menu,
     place: str,
     names: Mapping[int | None, str],
@@ -164,24 +164,23 @@ def page(
     """The answer: the picture of this file name (None: there is none), and what it cannot say or show."""
     view = ui.LayoutView(timeout=None)
     box: ui.Container[Any] = ui.Container(accent_colour=discord.Colour.blurple())
-    facts = "\n".join(_facts(usage, books))
+    facts = "\n".join(_facts(usage, currency))
     box.add_item(ui.TextDisplay(f"### Usage in {usage.month.name}\n{facts}"))
     if picture:
-        alt = alt_text(usage, books, menu, place, names)
+        alt = alt_text(usage, currency, menu, place, names)
         box.add_item(ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{picture}", description=alt)))
     else:
-        models = escaped(_models(usage, books, menu)) or "Nothing was charged."
+        models = escaped(_models(usage, currency, menu)) or "Nothing was charged."
         box.add_item(ui.TextDisplay(f"{models}\n{WITHOUT_PICTURE}"))
     if usage.top:
-        box.add_item(ui.TextDisplay(_listed(usage, books, names)))
+        box.add_item(ui.TextDisplay(_listed(usage, currency, names)))
     box.add_item(ui.ActionRow(SheetButton(usage.guild_id, usage.month)))
     view.add_item(box)
     return view
 
 
-def _facts(usage: Usage, books: Books) -> Iterable[str]:
+def _facts(usage: Usage, currency: str) -> Iterable[str]:
     """The figures in words; of what is nothing, nothing is said."""
-    currency = books.currency
     money = [f"**{_money(usage.spent, currency)}** spent"]
     if usage.reserved:
         money.append(f"{_money(usage.reserved, currency)} reserved for clips under way")
@@ -200,12 +199,12 @@ def _facts(usage: Usage, books: Books) -> Iterable[str]:
         yield f"-# Success {_success(usage)} · median wait {_wait(usage)}, from the request to the post"
 
 
-def _models(usage: Usage, books: Books, menu: Menu) -> str:
+def _models(usage: Usage, currency: str, menu: Menu) -> str:
     rows = usage.by_model[:MOST_MODELS]
-    return ", ".join(f"{menu.label(model)} {_money(cents, books.currency)}" for model, cents, _ in rows)
+    return ", ".join(f"{menu.label(model)} {_money(cents, currency)}" for model, cents, _ in rows)
 
 
-def _listed(usage: Usage, books: Books, names: Mapping[int | None, str]) -> str:
+def _listed(usage: Usage, currency: str, names: Mapping[int | None, str]) -> str:
     """Whom the numbers in the picture stand for: Discord draws every name."""
 
     def said(one: int | None) -> str:
@@ -214,17 +213,16 @@ def _listed(usage: Usage, books: Books, names: Mapping[int | None, str]) -> str:
         )
 
     rows = [
-        f"{place}. {said(one)} {_money(cents, books.currency)}"
+        f"{place}. {said(one)} {_money(cents, currency)}"
         for place, (one, cents, _) in enumerate(usage.top, start=1)
     ]
     if usage.others:
-        rows.append(f"others {_money(usage.others, books.currency)}")
+        rows.append(f"others {_money(usage.others, currency)}")
     return "-# " + " · ".join(rows)
 
 
-def alt_text(usage: Usage, books: Books, menu: Menu, place: str, names: Mapping[int | None, str]) -> str:
+def alt_text(usage: Usage, currency: str, menu: Menu, place: str, names: Mapping[int | None, str]) -> str:
     """The picture in words, for those who cannot see it."""
-    currency = books.currency
     parts = [
         f"Usage of {plain(place)} in {usage.month.name}: {_money(usage.spent, currency)} spent, "
         f"{usage.delivered:,} clips posted, success {_success(usage)}, median wait {_wait(usage)}."
@@ -234,7 +232,7 @@ def alt_text(usage: Usage, books: Books, menu: Menu, place: str, names: Mapping[
         day, month = usage.by_day.index(most) + 1, usage.month.name.split()[0]
         parts.append(f"Most on one day: {_money(most, currency)} on {day} {month}.")
     if usage.by_model:
-        parts.append(f"By model: {_models(usage, books, menu)}.")
+        parts.append(f"By model: {_models(usage, currency, menu)}.")
     if usage.top:
         top = ", ".join(f"{plain(names[one])} {_money(cents, currency)}" for one, cents, _ in usage.top)
         parts.append(f"{'Top members' if usage.guild_id else 'Top servers'}: {top}.")

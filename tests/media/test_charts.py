@@ -26,7 +26,7 @@ def chart(
 ) -> Chart:
     return Chart(
         title="Usage in November 2026",
-        subtitle="Harbour Film Club · UTC",
+        subtitle=("Harbour Film Club", "UTC"),
         figures=(
             ("spent", "$12.30"),
             ("clips posted", "42"),
@@ -94,7 +94,7 @@ def test_as_many_rows_as_there_may_be(models: int, members: int) -> None:
 )
 def test_whatever_people_call_themselves(name: str) -> None:
     """No boxes in place of letters, no formulas, and nothing runs over the edge."""
-    odd = replace(chart(second=bars(name, numbered=True)), subtitle=f"{name} · UTC", title=name)
+    odd = replace(chart(second=bars(name, numbered=True)), subtitle=(name, "UTC"), title=name)
 
     checked(render(odd))
 
