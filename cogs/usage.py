@@ -31,9 +31,8 @@ class Usage(commands.Cog):
         if not found.clips and not any((found.spent, found.reserved, found.unsure)):
             await interaction.followup.send(pages.nothing(wanted, everywhere=everywhere), ephemeral=True)
             return
-        guild = interaction.guild if guild_id else None
-        place = guild.name if guild else "All servers"
-        names = await pages.names_of(self.bot, guild, [one for one, _, _ in found.top])
+        place = pages.place_of(interaction.guild if guild_id else None, everywhere=everywhere)
+        names = await pages.names_of(self.bot, guild_id, [one for one, _, _ in found.top])
         try:
             png = await self.bot.charts.draw(pages.chart_of(found, books, menu, place, names))
         except NoChart:

@@ -62,10 +62,11 @@ async def require_reader(
 
 
 async def names_of(
-    bot: "AnimaticBot", guild: discord.Guild | None, ids: Iterable[int | None]
+    bot: "AnimaticBot", guild_id: int | None, ids: Iterable[int | None]
 ) -> dict[int | None, str]:
-    """How members are called in a server, or servers where there is no such server."""
-    if guild is None:
+    """How the members of a server are called there; without a server, how servers are."""
+    guild = bot.get_guild(guild_id) if guild_id else None
+    if guild_id is None:
         found = {one: bot.get_guild(one) if one else None for one in ids}
         return {
             one: server.name if server else SERVER_LEFT if one else OUTSIDE for one, server in found.items()
@@ -74,6 +75,8 @@ async def names_of(
     async def name_of(member_id: int | None) -> str:
         if not member_id:
             return FORGOTTEN
+        if guild is None:
+            return f"member {member_id}"
         try:  # without the privileged intent hardly anybody is in the cache
             member = guild.get_member(member_id) or await guild.fetch_member(member_id)
         except discord.NotFound:
@@ -88,6 +91,11 @@ async def names_of(
             return dict(zip(wanted, await asyncio.gather(*map(name_of, wanted)), strict=True))
     except TimeoutError:  # Discord is slow: the list under the picture has the mentions
         return {one: f"member {one}" if one else FORGOTTEN for one in wanted}
+
+
+def place_of(guild: discord.Guild | None, *, everywhere: bool) -> str:
+    """What the month is about."""
+    return "All servers" if everywhere else guild.name if guild else "This server"
 
 
 def chart_of(usage: Usage, books: Books, menu: Menu, place: str, names: Mapping[int | None, str]) -> Chart:
