@@ -39,6 +39,8 @@ from bot.jobs.health import Health
 from bot.jobs.limits import Limits
 from bot.jobs.models import Menu, Model, Way, common, listed_cents, titled
 from bot.jobs.store import Store, open_store
+from bot.jobs.usage import Books
+from bot.media.charts import Charts
 from bot.media.encoders import Encoders
 from bot.providers.base import Provider
 from bot.providers.comfyui import ComfyUI
@@ -145,6 +147,8 @@ async def build(
             slots=config.slots_of,
             keep_days=config.data.keep_days,
         )
+        bot.books = Books(store, now=now, currency=config.money.currency)
+        bot.charts = Charts(config.data.folder / "charts")
         callbacks = None
         if config.callbacks.public_url:
             callbacks = Callbacks(

@@ -16,10 +16,13 @@ from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
 from bot.jobs.store import Store
+from bot.jobs.usage import Books
+from bot.media.charts import Charts
 from bot.ui import answer
 from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
+from bot.ui.usage import SheetButton
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +32,7 @@ COGS = (
     "cogs.lists",
     "cogs.members",
     "cogs.settings",
+    "cogs.usage",
     "cogs.joining",
     "cogs.about",
 )
@@ -59,6 +63,8 @@ class AnimaticBot(commands.AutoShardedBot):
     desk: Desk
     servers: Guilds
     archive: Archive
+    books: Books
+    charts: Charts
     serves_commands = True
 
     def __init__(
@@ -85,7 +91,7 @@ class AnimaticBot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         self.add_dynamic_items(
-            JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton
+            JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton, SheetButton
         )
         if not self.serves_commands:
             return
@@ -102,6 +108,16 @@ class AnimaticBot(commands.AutoShardedBot):
                     await channel.send(line, allowed_mentions=discord.AllowedMentions.none())
             except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
                 log.info("not_written_down", guild=guild_id, error=type(error).__name__)
+
+    async def was_removed_from(self, guild_id: int) -> bool:
+        """Whether Discord itself says, asked now, that the bot is not in this server."""
+        try:
+            await self.fetch_guild(guild_id, with_counts=False)
+        except (discord.NotFound, discord.Forbidden):
+            return True
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("server_not_asked", guild=guild_id, error=type(error).__name__)
+        return False
 
     def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
         """Somebody to whom commands are named."""

@@ -35,9 +35,31 @@ class Joining(commands.Cog):
 
     @commands.Cog.listener()
     async def on_guild_remove(self, guild: discord.Guild) -> None:
-        cancelled = await self.bot.desk.leave(guild.id)
-        await self.bot.servers.left(guild.id)
-        log.info("server_left", guild=guild.id, cancelled=cancelled)
+        await self._left(guild.id)
+
+    @commands.Cog.listener()
+    async def on_ready(self) -> None:
+        """Notice servers that removed the bot while it was away.
+
+        Those that Discord only cannot reach stand among the client's, as unavailable. Who is not among them is
+        asked for once more: an incomplete list must not end anybody's clips.
+        """
+        for guild_id in await self.bot.servers.present():
+            if (
+                self._is_ours(guild_id)
+                and self.bot.get_guild(guild_id) is None
+                and await self.bot.was_removed_from(guild_id)
+            ):
+                await self._left(guild_id)
+
+    def _is_ours(self, guild_id: int) -> bool:
+        """Whether the server is on a shard of this process (topics/gateway, sharding)."""
+        return (guild_id >> 22) % (self.bot.shard_count or 1) in self.bot.shards
+
+    async def _left(self, guild_id: int) -> None:
+        cancelled = await self.bot.desk.leave(guild_id)
+        await self.bot.servers.left(guild_id)
+        log.info("server_left", guild=guild_id, cancelled=cancelled)
 
 
 def _writable(guild: discord.Guild) -> discord.TextChannel | None:

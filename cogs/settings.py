@@ -130,12 +130,14 @@ class Settings(commands.Cog):
         self, interaction: discord.Interaction[AnimaticBot], changes: dict[str, Any]
     ) -> None:
         """Refuse, by name, a channel in which nothing could be written down."""
-        for field in ("audit_channel", "review_channel"):
+        for field in ("audit_channel", "review_channel", "results_channel"):
             channel_id = changes.get(field)
             channel = interaction.guild.get_channel(channel_id) if channel_id and interaction.guild else None
             if channel is not None:
                 permissions = channel.permissions_for(channel.guild.me)
                 missing = [name for flag, name in WRITING.items() if not getattr(permissions, flag)]
+                if field == "results_channel":
+                    missing = answer.missing_permissions(permissions, invited=True)
                 if missing:
                     raise panels.cannot_write(channel.id, missing)
 

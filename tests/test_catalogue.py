@@ -14,6 +14,8 @@ FAMILIES = {
     "bot/ui/guide.py": "/help, /privacy, /mydata and /consent",
     "bot/ui/lists.py": "/queue, /history and /show",
     "bot/ui/settings.py": "/settings",
+    "bot/ui/usage.py": "/usage",
+    "bot/media/charts.py": "the picture of /usage",
     "bot/ui/cards.py": "cards and posts, and what their owner is told",
     "bot/ui/answer.py": "private answers",
     "bot/ui/forms.py": "modals",

@@ -32,9 +32,11 @@ from bot.jobs.guilds import (
 from bot.jobs.health import Trouble
 from bot.jobs.machine import OPEN, Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
+from bot.jobs.usage import TOP, Month, Sheet, Usage
 from bot.providers.base import Capabilities
 from bot.ui import answer, cards, catalogue, forms, guide, lists
 from bot.ui import settings as panels
+from bot.ui import usage as usages
 from bot.ui.controls import LABELS, ConsentButton, JobButton, ModelSelect, form_ask
 from bot.ui.sources import MOST_PICTURES, Source
 from cogs.animate import FORM, animate_command
@@ -110,6 +112,8 @@ def wordy_job(state: State, **changes: Any) -> Job:
     return replace(
         a_job(state),
         asker_id=USER,
+        channel_id=USER,
+        card_channel_id=USER - 1,
         model=wordy_menu().default,
         prompt="Ж@`" * 2000,
         negative_prompt="Ж" * 1000,
@@ -386,6 +390,7 @@ def full_settings(**changes: Any) -> GuildSettings:
         spoiler=True,
         audit_channel=USER,
         review_channel=USER,
+        results_channel=USER,
         member_clips_per_day=MOST_CLIPS,
         member_cents_per_day=MOST_CENTS,
         role_clips_per_day=dict.fromkeys(most, MOST_CLIPS),
@@ -562,6 +567,37 @@ async def test_help_and_privacy_with_a_wordy_config(town: Town) -> None:
         assert len(guide.consent_is(withheld, reader)) <= CONTENT
 
 
+@pytest.mark.parametrize("picture", ["usage-2026-11.png", None])
+@pytest.mark.parametrize("guild_id", [USER, None])
+def test_every_page_of_the_usage(guild_id: int | None, picture: str | None) -> None:
+    """A dear month with the longest names and the most of everything."""
+    menu, much = wordy_menu(), 10**11
+    usage = Usage(
+        month=Month(2026, 9),
+        guild_id=guild_id,
+        spent=much,
+        reserved=much,
+        unsure=much,
+        by_day=(much,) * 30,
+        by_model=tuple((name, much, 10**6) for name in menu.models),
+        top=tuple((USER - number, much, 10**6) for number in range(TOP)),
+        others=much,
+        delivered=10**6,
+        failed=10**6,
+        stuck=10**6,
+        cancelled=10**6,
+        under_way=10**6,
+        wait=timedelta(days=99),
+    )
+    names = {one: "@*Ж_" * 25 for one, _, _ in usage.top}  # a server's name has at most 100 characters
+
+    view = usages.page(usage, menu.currency, menu, "@*Ж_" * 25, names, picture=picture)
+
+    check_message(view.to_components())
+    assert len(usages.with_sheet(Sheet(data=b"", clips=10**6, whole=False), usage.month)) <= CONTENT
+    assert len(usages.months_to_choose([Month(2026, 9)] * 40, "")) <= CHOICES
+
+
 def test_buttons_of_lists_are_understood_again() -> None:
     """Each by its own kind alone."""
     turn = Turn(member_id=USER, model="m" * 32, way=Way.OLDER, beside=ID)
@@ -570,6 +606,7 @@ def test_buttons_of_lists_are_understood_again() -> None:
         lists.QueueButton(10**5, "Previous"),
         lists.HistoryButton(turn),
         guide.ForgetButton(USER, "posts"),
+        usages.SheetButton(USER, Month(2026, 9)),
     ]
 
     check_controls([item.item.to_component_dict() for item in items])

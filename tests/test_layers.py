@@ -134,6 +134,7 @@ def test_sql_is_in_few_places(graph: grimp.ImportGraph) -> None:
         "bot.jobs.members",
         "bot.jobs.store",
         "bot.jobs.tally",
+        "bot.jobs.usage",
         "bot.migrations.env",
     }
 

@@ -86,6 +86,11 @@ class Announcer(Protocol):
         """Ask in the channel whether the asker may use the owner's pictures. Whether it could be. Never raises."""
         ...
 
+    def may_post(self, guild_id: int, channel_id: int, *, asked_in: int) -> bool:
+        """Whether a clip that is asked for in one channel may be posted in that other one: it is there, takes clips,
+        and is age-restricted where the first is. What is not known is a no. No I/O."""
+        ...
+
     async def find_post(self, job: Job) -> int | None:
         """Look in the channel for a post of this job that was made but not written down.
 

@@ -97,7 +97,7 @@ class Browsing:
         """The jobs whose cards stand in a channel for all to see, oldest first."""
         standing = and_(
             IS_OPEN,  # the index is of these rows alone
-            jobs.c.channel_id == channel_id,
+            func.coalesce(jobs.c.card_channel_id, jobs.c.channel_id) == channel_id,
             jobs.c.card_id.is_not(None),
             jobs.c.state.in_((State.QUEUED, State.SUBMITTING, State.RENDERING)),
         )

@@ -497,6 +497,7 @@ class Desk:
         self._refuse_dear(plan, settings)
         rules = settings.requeues
         limited_by = await self._limited_by(who, settings)
+        goes_to, asked_in = self._posted_in(who, settings), who.thread_of or who.channel_id
         seen: list[Load] = []
 
         def admit(load: Load) -> None:
@@ -512,7 +513,9 @@ class Desk:
             changed_at=now,
             interaction_id=who.interaction_id,
             guild_id=who.guild_id,
-            channel_id=who.channel_id,
+            channel_id=goes_to,
+            card_channel_id=who.channel_id if goes_to != who.channel_id else None,
+            budget_channel_id=asked_in if goes_to != asked_in else None,
             asker_id=who.id,
             parent_id=parent.id if parent else None,
             lineage=lineage,
@@ -568,6 +571,14 @@ class Desk:
         self._wake()
         await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
+
+    def _posted_in(self, who: Who, settings: GuildSettings) -> int:
+        """The server's channel for results, where it takes what is asked for here; else the channel of the request."""
+        results, asked_in = settings.results_channel, who.thread_of or who.channel_id
+        if who.guild_id is None or results is None or results == asked_in:
+            return who.channel_id
+        usable = self._announcer.may_post(who.guild_id, results, asked_in=asked_in)
+        return results if usable else who.channel_id
 
     async def _limited_by(self, who: Who, settings: GuildSettings) -> list[Budget]:
         """The owner's budgets and the server's: the strictest of each kind."""

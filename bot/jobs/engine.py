@@ -39,6 +39,7 @@ from bot.jobs.machine import (
     Ready,
     Refused,
     Rerouted,
+    SentBack,
     State,
     StillRendering,
     Stumbled,
@@ -623,7 +624,7 @@ class Engine:
         except PostLater as later:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
-            outcome = await self._deliver_privately(job, clip, refused.cause)
+            outcome = await self._deliver_elsewhere(job, clip, refused.cause)
         except Exception:  # a full disk, a dead encoder: it may pass, and is not tried at full speed
             log.exception("delivery_failed")
             outcome = self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
@@ -635,10 +636,13 @@ class Engine:
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
 
-    async def _deliver_privately(self, job: Job, clip: Path, cause: Cause) -> Outcome:
-        """The last steps of the ladder: to the asker, where the channel does not take it; else the clip is kept."""
+    async def _deliver_elsewhere(self, job: Job, clip: Path, cause: Cause) -> Outcome:
+        """The last steps of the ladder: from the channel for results back to where it was asked for; to the asker,
+        where the channel does not take it; else the clip is kept."""
         if cause not in OUT_OF_THE_CHANNEL:
             return CouldNotPost(cause)
+        if job.asked_in != job.channel_id and job.redelivered_at is None:
+            return SentBack()
         try:
             channel_id, post_id = await self._announcer.post_privately(job, clip, cause)
             reach("engine.posted_privately")

@@ -54,7 +54,8 @@ class Paused(StrEnum):
 class GuildSettings(BaseModel):
     """What holds in one server. Ids are Discord's; money is in cents of the owner's currency.
 
-    Of `channels`, `roles` and `requeue_roles`, none means all; moderators are in every role. A clip dearer
+    Of `channels`, `roles` and `requeue_roles`, none means all; moderators are in every role. Clips are posted in
+    `results_channel`, which is one of `channels` where these are chosen, else where they were asked for. A clip dearer
     than `most_cents` is not made. A reaction to a clip that costs more than `confirm_above_cents` is asked
     back first. Limits that are None do not limit. A member with roles of `role_clips_per_day` may have the most
     generous of these instead of `member_clips_per_day`.
@@ -63,6 +64,7 @@ class GuildSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     channels: Ids = frozenset()
+    results_channel: int | None = None
     roles: Ids = frozenset()
 
     default_model: str | None = None
@@ -136,7 +138,9 @@ class GuildSettings(BaseModel):
 
     def admit_channel(self, channels: Collection[int | None]) -> None:
         """Raises Refusal where no clips may be: see `admit`."""
-        if self.channels and self.channels.isdisjoint(channels):
+        if self.channels and (self.channels | {self.results_channel}).isdisjoint(
+            {one for one in channels if one is not None}
+        ):
             raise Refusal(f"Clips are made only in {_either(self.channels, '<#{}>')} here. {FREE}")
 
     def admit(self, *, channels: Collection[int | None], roles: Collection[int], moderator: bool) -> None:
@@ -231,6 +235,10 @@ class Guilds:
         """The bot is in this server. Whether it was not before; what was decided then holds again."""
         self._kept.pop(guild_id, None)
         return await self._store.guild_joined(guild_id)
+
+    async def present(self) -> list[int]:
+        """The servers that the bot is in, as far as it has noticed; those with clips that wait, at least."""
+        return await self._store.guilds_present()
 
     async def left(self, guild_id: int) -> None:
         """The bot is no longer in this server: what was decided is kept for a while."""

@@ -16,6 +16,7 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     UNSURE, RENDERING ──GaveUp────────────────────────────► FAILED
     RENDERING, POSTING ──Broke────────────────────────────► FAILED
     POSTING ──Ready (a fresh link), Stumbled──────────────► POSTING
+    POSTING ──SentBack (not to the channel for results)───► POSTING, in the channel where it was asked for
     POSTING ──CouldNotPost (the clip is kept)─────────────► UNDELIVERABLE
     UNDELIVERABLE ──Redelivered (a person's click)────────► POSTING, in the channel where they clicked
     UNDELIVERABLE ──Posted (it was there after all)───────► DELIVERED
@@ -83,8 +84,10 @@ class Job:
     that an attempt before this one may have been charged. `reference` is our
     own name for the current attempt, `provider_task` the route's. The pictures hang on the card
     (`card_id`) while the job waits and on the post (`post_id`) afterwards, under the names
-    `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the clip was asked for, or
-    where a person had it posted later (`redelivered_at`): then the card stands in `card_channel_id`.
+    `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the post goes: where the
+    clip was asked for, unless the server has a channel for results or a person had it posted elsewhere later
+    (`redelivered_at`); then the card stands in `card_channel_id`. `budget_channel_id` is the channel whose
+    clips a day it counts among, when that is not `channel_id`: a thread counts with the channel it is in.
     `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
     picture, where that was not the asker. `lineage` says how the job came from `parent_id`.
     """
@@ -106,6 +109,7 @@ class Job:
     post_id: int | None = None
     card_channel_id: int | None = None
     post_channel_id: int | None = None
+    budget_channel_id: int | None = None
     upload_limit: int | None = None
 
     model: str
@@ -155,6 +159,16 @@ class Job:
     def posted_in(self) -> int:
         """The channel of the post."""
         return self.post_channel_id or self.channel_id
+
+    @property
+    def asked_in(self) -> int:
+        """The channel of the card."""
+        return self.card_channel_id or self.channel_id
+
+    @property
+    def counted_in(self) -> int:
+        """The channel whose budget this job counts against."""
+        return self.budget_channel_id or self.channel_id
 
     @property
     def tied(self) -> bool:
@@ -301,6 +315,11 @@ class Stumbled:
 
 
 @dataclass(frozen=True, slots=True)
+class SentBack:
+    """The server's channel for results does not take the post: it goes to where the clip was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
 class CouldNotPost:
     """Discord will not take it: the clip is paid and kept, the job ends."""
 
@@ -333,6 +352,7 @@ Outcome = (
     | Rescued
     | Posted
     | Stumbled
+    | SentBack
     | CouldNotPost
     | Redelivered
 )
@@ -367,6 +387,7 @@ ARROWS: frozenset[tuple[State, type[Outcome], State]] = frozenset(
         (State.POSTING, Rescued, State.UNDELIVERABLE),
         (State.POSTING, Posted, State.DELIVERED),
         (State.POSTING, Stumbled, State.POSTING),
+        (State.POSTING, SentBack, State.POSTING),
         (State.POSTING, CouldNotPost, State.UNDELIVERABLE),
         (State.UNDELIVERABLE, Redelivered, State.POSTING),
         (State.UNDELIVERABLE, Posted, State.DELIVERED),
@@ -476,6 +497,8 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 not_before=now + retry_after,
                 stumbles=job.stumbles + 1,
             )
+        case SentBack(), State.POSTING:
+            return to(State.POSTING, channel_id=job.asked_in, card_channel_id=None, cause=None)
         case CouldNotPost(cause), State.POSTING:
             return to(State.UNDELIVERABLE, cause=cause)
         case Redelivered(channel_id), State.UNDELIVERABLE:
@@ -483,7 +506,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
             return to(
                 State.POSTING,
                 channel_id=channel_id,
-                card_channel_id=job.card_channel_id or job.channel_id,
+                card_channel_id=job.asked_in,
                 redelivered_at=now,
                 worker=None,
                 recoveries=0,
@@ -511,6 +534,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 | Rescued()
                 | Posted()
                 | Stumbled()
+                | SentBack()
                 | CouldNotPost()
                 | Redelivered()
             ),

@@ -72,6 +72,10 @@ def over_budget(whose: str, stretch: str, again: int, *, price: str, left: str, 
 # Lists
 
 
+def not_a_month(said: str) -> Refusal:
+    return Refusal(f"“{said[:20]}” is not a month that I can read. Write it like 2026-11, or choose one.")
+
+
 def unknown_clip() -> Refusal:
     return Refusal("I do not know a clip of this id here. /history lists those that you can see.")
 

@@ -535,6 +535,16 @@ class Store:
 
         await self._write(work, seconds=ACCEPT_SECONDS)
 
+    async def guilds_present(self) -> list[int]:
+        """The servers that have a row and were not left, and those with jobs that can still be called off."""
+        known = select(guilds.c.guild_id).where(guilds.c.left_at.is_(None))
+        waiting = select(jobs.c.guild_id).where(IS_OPEN, jobs.c.state.in_(CANCELLABLE))
+        both = known.union(waiting.where(jobs.c.guild_id.is_not(None))).subquery()
+        async with self._reads.connect() as connection:
+            return list(
+                (await connection.execute(select(both.c.guild_id).order_by(both.c.guild_id))).scalars()
+            )
+
     async def forget_guilds(self, left_before: datetime) -> int:
         """Delete what servers have decided that the bot left so long ago. Their number."""
 
@@ -684,6 +694,10 @@ class Store:
     def reading(self) -> AsyncConnection:
         """A connection for the queries beside this module; to be entered, for reading only."""
         return self._reads.connect()
+
+    def snapshot(self) -> AsyncConnection:
+        """As `reading`, for queries that must agree with each other, or whose rows are streamed."""
+        return self._snapshots.connect()
 
     async def writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Run `work` as one transaction, as this module's own: perhaps more than once."""
@@ -902,12 +916,14 @@ async def _record(
             "cents": entry.cents,
             "asker_id": after.asker_id,
             "guild_id": after.guild_id,
-            "channel_id": after.channel_id,
+            "channel_id": after.counted_in,
             "model": after.model,
-            "reserved_at": after.reserved_at or after.created_at,
+            # What settles an earlier reservation belongs to its month, not to that of the one made with it.
+            "reserved_at": of.reserved_at or of.created_at,
         }
         for before, after, outcome in moves
         for entry in entries(before, after, outcome)
+        for of in [after if before is None or entry.kind is Kind.RESERVE else before]
     ]
     if money:
         await connection.execute(insert(ledger), money)

@@ -78,6 +78,7 @@ jobs = Table(
     Column("post_id", BigInteger, index=True),
     Column("card_channel_id", BigInteger),
     Column("post_channel_id", BigInteger),
+    Column("budget_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
     Column("model", String(32), nullable=False),
     Column("route", String(32), nullable=False),
@@ -173,7 +174,7 @@ ledger = Table(
     Column("cents", Integer, nullable=False),
     Column("asker_id", BigInteger, nullable=False),
     Column("guild_id", BigInteger),
-    Column("channel_id", BigInteger),
+    Column("channel_id", BigInteger),  # whose budget it counts against
     Column("model", String(32), nullable=False),
     Column("reserved_at", Utc, index=True),  # of the reservation that this row makes or settles
     Index("ledger_by_guild", "guild_id", "reserved_at"),

@@ -97,7 +97,7 @@ class Tally:
     def admit(self, job: Job) -> None:
         assert self._in_all is not None
         for (scope, since), spent in self._spent.items():
-            if since <= job.created_at and all(getattr(job, name) == value for name, value in scope):
+            if since <= job.created_at and all(_of(job, name) == value for name, value in scope):
                 self._spent[scope, since] = spent.more(job.price_cents)
         self._by_asker[job.asker_id] += 1
         self._in_all += 1
@@ -113,7 +113,13 @@ def _scope(scope: Scope, job: Job) -> tuple[tuple[str, int | None], ...]:
         Scope.SERVER: ("guild_id",),
         Scope.ALL: (),
     }[scope]
-    return tuple((name, getattr(job, name)) for name in names)
+    return tuple((name, _of(job, name)) for name in names)
+
+
+def _of(job: Job, name: str) -> int | None:
+    """What the ledger's rows of this job have in a column: a thread's are among its channel's."""
+    found: int | None = job.counted_in if name == "channel_id" else getattr(job, name)
+    return found
 
 
 def taken(job: Job) -> str | None:

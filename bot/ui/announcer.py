@@ -95,7 +95,9 @@ class DiscordAnnouncer:
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         view = cards.card(job, self._menu, waiting)
         try:
-            message = await self._send(job, view, _picture_files(job, pictures), f"{job.id}c")
+            message = await self._send(
+                job, view, _picture_files(job, pictures), f"{job.id}c", channel_id=job.asked_in
+            )
         except TooLarge:
             raise CannotPost(Cause.BAD_INPUT) from None
         self._drawn[job.id] = _components(view)
@@ -210,6 +212,15 @@ class DiscordAnnouncer:
             return False
         return True
 
+    def may_post(self, guild_id: int, channel_id: int, *, asked_in: int) -> bool:
+        guild = self._bot.get_guild(guild_id)
+        channel = guild.get_channel(channel_id) if guild else None
+        if guild is None or not isinstance(channel, discord.TextChannel):
+            return False
+        asked = guild.get_channel(asked_in)
+        missing = answer.missing_permissions(channel.permissions_for(guild.me))
+        return not missing and (channel.is_nsfw() or (asked is not None and not asked.is_nsfw()))
+
     async def find_post(self, job: Job) -> int | None:
         assert job.postable_since is not None
         since = job.postable_since - CLOCKS_APART
@@ -322,7 +333,8 @@ class DiscordAnnouncer:
         ours = f"job:{job.id}:"
         try:
             after = job.created_at - CLOCKS_APART
-            async for message in self._channel(job).history(limit=LOOK_BACK, after=after, oldest_first=True):
+            history = self._card_channel(job).history(limit=LOOK_BACK, after=after, oldest_first=True)
+            async for message in history:
                 if any(ours in (custom_id or "") for custom_id in _custom_ids(message)):
                     await self.draw(replace(job, card_id=message.id), Waiting())
                     return
@@ -395,13 +407,13 @@ class DiscordAnnouncer:
 
     def _channel(self, job: Job, channel_id: int | None = None) -> discord.PartialMessageable:
         """The channel of the request, or that other one."""
-        elsewhere = channel_id is not None and channel_id != job.channel_id
+        elsewhere = channel_id not in (None, job.channel_id, job.asked_in)
         return self._bot.get_partial_messageable(
             channel_id or job.channel_id, guild_id=None if elsewhere else job.guild_id
         )
 
     def _card_channel(self, job: Job) -> discord.PartialMessageable:
-        return self._bot.get_partial_messageable(job.card_channel_id or job.channel_id, guild_id=job.guild_id)
+        return self._bot.get_partial_messageable(job.asked_in, guild_id=job.guild_id)
 
 
 def post_nonce(job: Job, kind: str = "p") -> str:

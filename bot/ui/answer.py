@@ -74,6 +74,8 @@ def receipt(job: Job, menu: Menu, notes: tuple[str, ...] = ()) -> str:
     """The private answer to an accepted request."""
     facts = [menu.label(job.model), f"{job.seconds} s", price(job, menu)]
     lines = [f"On its way: {', '.join(fact for fact in facts if fact)}. The card in the channel tells more."]
+    if job.asked_in != job.channel_id:
+        lines.append(f"The clip is posted in <#{job.channel_id}>.")
     return "\n".join([*lines, *(f"-# {note}" for note in notes)])
 
 
@@ -85,7 +87,7 @@ def link(job: Job) -> str | None:
     if job.post_id:
         return f"https://discord.com/channels/{place}/{job.channel_id}/{job.post_id}"
     if job.card_id:
-        return f"https://discord.com/channels/{place}/{job.card_channel_id or job.channel_id}/{job.card_id}"
+        return f"https://discord.com/channels/{place}/{job.asked_in}/{job.card_id}"
     return None
 
 

@@ -97,6 +97,8 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
         _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
     if detail := _detail(job, menu, waiting):
         box.add_item(ui.TextDisplay(detail))
+    if job.is_open and job.asked_in != job.channel_id:
+        box.add_item(ui.TextDisplay(f"-# The clip is posted in <#{job.channel_id}>."))
     if job.state is State.QUEUED:
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
     elif job.state is State.UNDELIVERABLE:

@@ -91,13 +91,16 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         "### What is stored about you\n"
         "In this bot's database, until you have it deleted: your Discord id; of each clip its prompt, options, "
         "price, times and state, the ids of its server, channel and messages, and the provider's name and "
-        "address for it; whose picture it was made from; and whether others may animate your pictures. "
+        "address for it; whose picture it was made from; whether others may animate your pictures; and, for a day, "
+        "whom you let use them, or who let you, where a server wants that asked. "
         "**No picture is stored there:** pictures and clips hang on the bot's messages in Discord.",
         "### What goes where\n"
         "The prompt, the options and the pictures of a clip go to the provider of its model, without your name "
         "or id. What happens to them there is for the provider's own terms to say.\n"
         + as_many_as_fit(_providers(menu.models.values()), MODELS_LIMIT)
-        + "\nThe clip and its card are posted in the channel where you asked, with your name and prompt.",
+        + "\nThe clip and its card are posted in the channel where you asked, or where the server collects clips, "
+        "with your name and prompt. What you cost is shown to those who manage the server, by name, and to whoever "
+        "runs this bot.",
         "### How long it is kept\n"
         f"- A clip is on this bot's disk only on its way to the channel; one that could not be posted for "
         f"{_days(keep_days)} at most.\n"

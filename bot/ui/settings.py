@@ -53,6 +53,7 @@ PAGES = {
 
 FIELDS = {
     "channels": "Channels for clips",
+    "results_channel": "Channel for results",
     "roles": "Roles that may have clips made",
     "default_model": "Model by default",
     "default_seconds": "Length by default",
@@ -124,6 +125,7 @@ CHANNELS = [
 ]
 PAGE_OF = {
     "channels": "who",
+    "results_channel": "who",
     "roles": "who",
     "default_model": "models",
     "default_seconds": "models",
@@ -163,6 +165,13 @@ def panel(settings: GuildSettings, menu: Menu, page: str, *, known: Collection[i
 def _who(settings: GuildSettings, _menu: Menu, known: Collection[int]) -> Iterable[ui.Item[Any]]:
     yield ui.TextDisplay("**Channels for clips**\n-# None chosen: all. A channel's threads count with it.")
     yield _channels("channels", settings.channels, known, MOST_CHOSEN, CHANNELS, "All channels")
+    yield ui.TextDisplay(
+        f"**{FIELDS['results_channel']}**\n-# Finished clips are posted there, and may be asked for there too. None "
+        "chosen: they stay where they were asked for, as do those of an age-restricted channel unless this one is "
+        "age-restricted too."
+    )
+    chosen = [settings.results_channel] if settings.results_channel else []
+    yield _channels("results_channel", chosen, known, 1, CHANNELS[:2], "Where they were asked for")
     yield ui.TextDisplay(
         "**Roles that may have clips made**\n-# None chosen: everybody. Moderators always may."
     )
@@ -397,7 +406,7 @@ def chosen(field: str, values: Sequence[str]) -> dict[str, Any]:
     match field:
         case "channels" | "roles" | "requeue_roles":
             return {field: frozenset(map(int, values))}
-        case "audit_channel" | "review_channel":
+        case "audit_channel" | "review_channel" | "results_channel":
             return {field: int(values[0]) if values else None}
         case "default_model":
             return {field: None if values[0] == NONE else values[0]}
@@ -492,6 +501,7 @@ def said(field: str, value: Any, menu: Menu) -> str:
             "confirm_above_cents": "never",
             "audit_channel": "none",
             "review_channel": "none",
+            "results_channel": "where they were asked for",
         }.get(field, "no limit")
     if field.endswith("_channel"):
         return f"<#{value}>"

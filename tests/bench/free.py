@@ -80,6 +80,9 @@ class SilentAnnouncer:
     ) -> bool:
         return False
 
+    def may_post(self, guild_id: int, channel_id: int, *, asked_in: int) -> bool:
+        return True
+
     async def find_post(self, job: Job) -> int | None:
         return None
 

@@ -110,3 +110,69 @@ async def test_settings_of_a_server_that_was_left(town: Town, days: int, kept: b
     await servers.joined(town.guild.id)
 
     assert (await servers.settings(town.guild.id)).spoiler is kept
+
+
+def removed_unnoticed(town: Town) -> None:
+    """The bot is removed from the server while nobody is connected to be told."""
+    backend = town.env.backend
+    emit, backend.emit = backend.emit, lambda *_args, **_more: None  # type: ignore[method-assign]
+    backend.remove_guild(town.guild.id)
+    backend.emit = emit  # type: ignore[method-assign]
+
+
+async def test_removal_while_the_bot_was_away(town: Town) -> None:
+    """Noticed at the next start: open jobs end, and what was decided is kept for a month from then."""
+    servers = town.animatic.bot.servers
+    await servers.change(town.guild.id, spoiler=True)
+    await town.animate(town.ada, picture=picture())
+    removed_unnoticed(town)
+
+    await town.restart_quietly()
+
+    servers = town.animatic.bot.servers
+    assert (await town.job()).state is State.CANCELLED
+    assert await servers.present() == []
+    await town.wait(timedelta(days=31).total_seconds())
+    await servers.joined(town.guild.id)
+    assert not (await servers.settings(town.guild.id)).spoiler
+
+
+async def test_a_server_that_never_decided_anything(town: Town) -> None:
+    """Its waiting jobs are enough to know it by."""
+    await town.animate(town.ada, picture=picture())
+    removed_unnoticed(town)
+
+    await town.restart_quietly()
+
+    assert (await town.job()).state is State.CANCELLED
+
+
+async def test_a_server_that_discord_cannot_reach(town: Town) -> None:
+    """It stands in the list as unavailable: nothing is ended. Nor where it is missing, and Discord still knows it."""
+    await town.animatic.bot.servers.change(town.guild.id, spoiler=True)
+    await town.animate(town.ada, picture=picture())
+    bot, cog = town.animatic.bot, town.animatic.bot.get_cog("Joining")
+    guild = bot.get_guild(town.guild.id)
+    assert guild
+    assert cog
+
+    guild.unavailable = True
+    await cog.on_ready()  # type: ignore[attr-defined]
+    bot._connection._guilds.pop(guild.id)
+    await cog.on_ready()  # type: ignore[attr-defined]
+
+    assert (await town.job()).state is State.QUEUED
+    assert await bot.servers.present() == [guild.id]
+
+
+async def test_servers_of_other_shards(town: Town) -> None:
+    """Another process has them."""
+    other = ((town.guild.id >> 22) + 1) << 22
+    await town.animatic.bot.servers.joined(other)
+    town.animatic.bot.shard_count = 2**20
+
+    cog = town.animatic.bot.get_cog("Joining")
+    assert cog
+    await cog.on_ready()  # type: ignore[attr-defined]
+
+    assert other in await town.animatic.bot.servers.present()

@@ -33,6 +33,7 @@ from bot.jobs.machine import (
     Refused,
     Rerouted,
     Rescued,
+    SentBack,
     State,
     StillRendering,
     Stumbled,
@@ -62,6 +63,7 @@ EVERY_OUTCOME: list[Outcome] = [
     Rescued("worker-2"),
     Posted(9),
     Stumbled(Cause.DISCORD_DOWN, timedelta(seconds=5)),
+    SentBack(),
     CouldNotPost(Cause.NO_PERMISSION),
     Redelivered(11),
 ]

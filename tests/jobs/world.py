@@ -119,6 +119,7 @@ class NotingAnnouncer:
     cleared: list[str] = field(default_factory=list)
     asked: list[tuple[int, int, int, int]] = field(default_factory=list)
     can_ask: bool = True
+    takes_results: bool = True
     erased: list[tuple[str, bool]] = field(default_factory=list)
     told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
@@ -159,6 +160,9 @@ class NotingAnnouncer:
     ) -> bool:
         self.asked.append((channel_id, guild_id, owner_id, asker_id))
         return self.can_ask
+
+    def may_post(self, guild_id: int, channel_id: int, *, asked_in: int) -> bool:
+        return self.takes_results
 
     async def find_post(self, job: Job) -> int | None:
         await _next(self.on_find, None)
