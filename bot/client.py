@@ -15,11 +15,13 @@ from yarl import URL
 from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
+from bot.jobs.safety import Safety
 from bot.jobs.store import Store
 from bot.ui import answer
 from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
+from bot.ui.reviews import BlockedButton, ReportButton, ReviewButton
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,7 @@ COGS = (
     "cogs.members",
     "cogs.settings",
     "cogs.joining",
+    "cogs.safety",
     "cogs.about",
 )
 
@@ -59,6 +62,7 @@ class AnimaticBot(commands.AutoShardedBot):
     desk: Desk
     servers: Guilds
     archive: Archive
+    safety: Safety
     serves_commands = True
 
     def __init__(
@@ -87,6 +91,7 @@ class AnimaticBot(commands.AutoShardedBot):
         self.add_dynamic_items(
             JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton
         )
+        self.add_dynamic_items(ReportButton, ReviewButton, BlockedButton)
         if not self.serves_commands:
             return
         for cog in COGS:
@@ -102,6 +107,11 @@ class AnimaticBot(commands.AutoShardedBot):
                     await channel.send(line, allowed_mentions=discord.AllowedMentions.none())
             except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
                 log.info("not_written_down", guild=guild_id, error=type(error).__name__)
+
+    async def note(self, guild_id: int, lines: Sequence[str]) -> None:
+        """Write down, in a server's audit channel, what somebody did. Never raises."""
+        settings = await self.servers.settings(guild_id)
+        await self.write_down(guild_id, lines, settings.audit_channel)
 
     def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
         """Somebody to whom commands are named."""

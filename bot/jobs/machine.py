@@ -86,7 +86,8 @@ class Job:
     `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the clip was asked for, or
     where a person had it posted later (`redelivered_at`): then the card stands in `card_channel_id`.
     `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
-    picture, where that was not the asker. `lineage` says how the job came from `parent_id`.
+    picture, where that was not the asker. `lineage` says how the job came from `parent_id`. `age_restricted`: it was
+    asked for where Discord shows things to adults only.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Job:
     card_channel_id: int | None = None
     post_channel_id: int | None = None
     upload_limit: int | None = None
+    age_restricted: bool = False
 
     model: str
     route: str

@@ -120,6 +120,8 @@ class NotingAnnouncer:
     asked: list[tuple[int, int, int, int]] = field(default_factory=list)
     can_ask: bool = True
     erased: list[tuple[str, bool]] = field(default_factory=list)
+    taken_down: list[tuple[str, int | None]] = field(default_factory=list)
+    on_take_down: deque[Any] = field(default_factory=deque)
     told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
     on_find: deque[Any] = field(default_factory=deque)
@@ -184,6 +186,12 @@ class NotingAnnouncer:
     async def erase(self, job: Job, *, post: bool) -> bool:
         self.erased.append((job.id, post))
         answer = await _next(self.on_erase, True)
+        assert isinstance(answer, bool)
+        return answer
+
+    async def take_down(self, job: Job) -> bool:
+        self.taken_down.append((job.id, job.post_id))
+        answer = await _next(self.on_take_down, True)
         assert isinstance(answer, bool)
         return answer
 
