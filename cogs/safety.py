@@ -3,19 +3,15 @@
 import asyncio
 from weakref import WeakValueDictionary
 
-import aiohttp
 import discord
-import structlog
 from discord import app_commands
 from discord.ext import commands
 
 from bot.client import AnimaticBot
-from bot.jobs.safety import LONGEST_REASON, Case
+from bot.jobs.safety import LONGEST_REASON
 from bot.ui import answer, forms, reviews
 from bot.ui.catalogue import COMMANDS, OPTIONS, REPORT_MENU
 from bot.ui.controls import who
-
-log = structlog.get_logger(__name__)
 
 LASTING = [app_commands.Choice(name=label, value=value) for value, (label, _) in reviews.LASTING.items()]
 
@@ -122,44 +118,8 @@ class Safety(commands.Cog):
         await safety.report(who(interaction), job_id, reason, typed.get("words", ""))
         # One after the other, or two reports at once would make two messages.
         async with self.telling.setdefault(job_id, asyncio.Lock()):
-            told = await self._tell_moderators(await safety.case(job_id))
+            told = await reviews.tell_moderators(self.bot, await safety.case(job_id))
         await interaction.followup.send(reviews.THANKS if told else reviews.NOBODY_TOLD, ephemeral=True)
-
-    async def _tell_moderators(self, case: Case) -> bool:
-        """Bring the moderators' message about a clip up to date, or write it. Whether there is one."""
-        job, review = case.job, case.review
-        if review.shown_in and review.shown_as:
-            channel = self.bot.get_partial_messageable(review.shown_in, guild_id=review.guild_id)
-            message = channel.get_partial_message(review.shown_as)
-            try:
-                await message.edit(
-                    view=reviews.review(job, review), allowed_mentions=discord.AllowedMentions.none()
-                )
-            except (discord.NotFound, discord.Forbidden):
-                log.info("review_gone", job=job.id)
-            except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-                log.info("review_not_redrawn", job=job.id, error=type(error).__name__)
-                return True  # it stands there all the same
-            else:
-                return True
-        settings = await self.bot.servers.settings(review.guild_id)
-        for channel_id in dict.fromkeys((settings.review_channel, settings.audit_channel)):
-            if channel_id is None:
-                continue
-            fallback = settings.review_channel not in (None, channel_id)
-            channel = self.bot.get_partial_messageable(channel_id, guild_id=review.guild_id)
-            try:
-                shown = await channel.send(
-                    view=reviews.review(job, review, fallback=fallback),
-                    nonce=f"{job.id}r{review.reporters % 1000}",
-                    allowed_mentions=discord.AllowedMentions.none(),
-                )
-            except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-                log.warning("review_not_shown", guild=review.guild_id, error=type(error).__name__)
-            else:
-                await self.bot.safety.shown(case, channel_id, shown.id)
-                return True
-        return False
 
 
 async def setup(bot: AnimaticBot) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+import aiohttp
 import discord
+import structlog
 from discord import ui
 
 from bot.errors import Refusal
@@ -21,6 +23,8 @@ from bot.ui.text import escaped, plain, quoted
 
 if TYPE_CHECKING:
     from bot.client import AnimaticBot
+
+log = structlog.get_logger(__name__)
 
 OPEN, KEPT, GONE = discord.Colour.orange(), discord.Colour.green(), discord.Colour.red()
 REASONS = {
@@ -97,7 +101,7 @@ def not_a_clip() -> Refusal:
 # What moderators read and do
 
 
-def review(job: Job, found: Review, *, fallback: bool = False) -> ui.LayoutView:
+def layout(job: Job, found: Review, *, fallback: bool = False) -> ui.LayoutView:
     """The moderators' message about a reported clip. `fallback`: it did not reach the channel for reports."""
     titles = {
         Verdict.OPEN: ("A clip was reported", OPEN),
@@ -136,6 +140,41 @@ def review(job: Job, found: Review, *, fallback: bool = False) -> ui.LayoutView:
     view = ui.LayoutView(timeout=None)
     view.add_item(box)
     return view
+
+
+async def tell_moderators(bot: "AnimaticBot", case: Case) -> bool:
+    """Bring the moderators' message about a clip up to date, or write it. Whether there is one."""
+    job, review = case.job, case.review
+    if review.shown_in and review.shown_as:
+        channel = bot.get_partial_messageable(review.shown_in, guild_id=review.guild_id)
+        message = channel.get_partial_message(review.shown_as)
+        try:
+            await message.edit(view=layout(job, review), allowed_mentions=discord.AllowedMentions.none())
+        except (discord.NotFound, discord.Forbidden):
+            log.info("review_gone", job=job.id)
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("review_not_redrawn", job=job.id, error=type(error).__name__)
+            return True  # it stands there all the same
+        else:
+            return True
+    settings = await bot.servers.settings(review.guild_id)
+    for channel_id in dict.fromkeys((settings.review_channel, settings.audit_channel)):
+        if channel_id is None:
+            continue
+        fallback = settings.review_channel not in (None, channel_id)
+        channel = bot.get_partial_messageable(channel_id, guild_id=review.guild_id)
+        try:
+            shown = await channel.send(
+                view=layout(job, review, fallback=fallback),
+                nonce=f"{job.id}r{review.reporters % 1000}",
+                allowed_mentions=discord.AllowedMentions.none(),
+            )
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.warning("review_not_shown", guild=review.guild_id, error=type(error).__name__)
+        else:
+            await bot.safety.shown(case, channel_id, shown.id)
+            return True
+    return False
 
 
 def post_link(found: Review) -> str:
@@ -190,7 +229,7 @@ async def decide(
     await interaction.response.defer()
     asker_id = (await safety.blamed(moderator, job_id)).asker_id if block else NOBODY
     decided = await (safety.keep if keep else safety.remove)(moderator, job_id)
-    await interaction.edit_original_response(view=review(decided.job, decided.review))
+    await interaction.edit_original_response(view=layout(decided.job, decided.review))
     lines = [audit_decision(moderator.id, decided)]
     if not decided.gone:
         await interaction.followup.send(NOT_GONE, ephemeral=True)
