@@ -226,14 +226,14 @@ async def decide(
 ) -> None:
     """Do what a moderator decided, show it on their message, and write it down. `block`: why and how long."""
     safety, moderator = interaction.client.safety, who(interaction)
+    asker_id = (await safety.undecided(moderator, job_id)).job.asker_id
     await interaction.response.defer()
-    asker_id = (await safety.blamed(moderator, job_id)).asker_id if block else NOBODY
     decided = await (safety.keep if keep else safety.remove)(moderator, job_id)
     await interaction.edit_original_response(view=layout(decided.job, decided.review))
     lines = [audit_decision(moderator.id, decided)]
     if not decided.gone:
         await interaction.followup.send(NOT_GONE, ephemeral=True)
-    if block and asker_id != moderator.id:
+    if block and asker_id not in (NOBODY, moderator.id):
         blocking = await safety.block(moderator, asker_id, *block)
         lines.append(audit_block(moderator.id, blocking))
         await interaction.followup.send(blocked_answer(blocking), ephemeral=True)
