@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +17,7 @@ from bot.jobs.store import MOST_AT_ONCE, Store, job_of
 from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, blocks, jobs, reports, reviews
 
 COMMENTS_SHOWN = 5
+ATTEMPTS = 3
 KEEPS_TRYING = timedelta(days=7)  # to delete a post that was decided to go
 
 T = TypeVar("T")
@@ -87,8 +89,9 @@ class Moderation:
         }
 
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(delete(blocks).where(_blocked(block.guild_id, block.member_id)))
-            await connection.execute(insert(blocks).values(**row))
+            those = update(blocks).where(_blocked(block.guild_id, block.member_id))
+            if not (await connection.execute(those.values(**row))).rowcount:
+                await connection.execute(insert(blocks).values(**row))
 
         await self._writing(work)
 
@@ -230,10 +233,10 @@ class Moderation:
 
     async def _writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """As the store's; of two who write the same row at once, the second sees the first's."""
-        try:
-            return await self._store.writing(work)
-        except IntegrityError:
-            return await self._store.writing(work)
+        for _ in range(ATTEMPTS - 1):
+            with suppress(IntegrityError):
+                return await self._store.writing(work)
+        return await self._store.writing(work)
 
 
 _REMOVED = reviews.c.state == Verdict.REMOVED

@@ -305,15 +305,15 @@ def blocked_list(found: Sequence[Block], page: int, count: int, *, everywhere: b
 def _blocked_line(block: Block) -> str:
     by = f" by <@{block.by}>" if block.by else ""
     since = discord.utils.format_dt(block.at, "d")
-    return f"- <@{block.member_id}> since {since}{by}, {_until(block)}{_reason(block)}"
+    return f"- <@{block.member_id}> since {since}{by}, {_until(block)}{_reason(block, limit=100)}"
 
 
 def _until(block: Block) -> str:
     return f"until {discord.utils.format_dt(block.until, 'f')}" if block.until else "until unblocked"
 
 
-def _reason(block: Block) -> str:
-    return f": {quoted(block.reason)}" if block.reason else ""
+def _reason(block: Block, *, limit: int = LONGEST_REASON) -> str:
+    return f": {quoted(block.reason, limit=limit)}" if block.reason else ""
 
 
 def blocked_answer(done: Blocking) -> str:
