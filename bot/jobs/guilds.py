@@ -159,7 +159,10 @@ def refuse_bad_pattern(pattern: str) -> None:
     try:
         compiled(pattern)
     except BadPattern:
-        raise Refusal(f"`{pattern.replace('`', ' ')}` is not a pattern that I understand.") from None
+        raise Refusal(
+            f"`{pattern.replace('`', ' ')}` is not a pattern that I understand. Patterns are those of RE2: "
+            "without look-around and back-references, and not too large."
+        ) from None
 
 
 # Asked with a server's id, None outside of servers.

@@ -15,9 +15,9 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped]
 
-PATTERN_MEMORY = 1 << 20  # bytes that one pattern may take, so many milliseconds it may take at worst
+PATTERN_MEMORY = 1 << 19  # bytes that one pattern may take, which bounds its time as well
 LOOKING_SECONDS = 1.0  # for all patterns of a server, looked at between them
-KEPT = 200  # compiled rules in memory
+KEPT_PATTERNS, KEPT_WORDS = 20, 200  # servers whose rules are in memory, compiled
 _SPACES = re.compile(r"\s+")
 # Written without spaces between words, so there are no whole words to look for.
 _UNSPACED = re2.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]")
@@ -63,12 +63,12 @@ def compiled(pattern: str) -> Any:
         raise BadPattern(pattern) from None
 
 
-@lru_cache(KEPT)
+@lru_cache(KEPT_PATTERNS)
 def _patterns(patterns: tuple[str, ...]) -> list[tuple[str, Any]]:
     return [(pattern, compiled(pattern)) for pattern in patterns]
 
 
-@lru_cache(KEPT)
+@lru_cache(KEPT_WORDS)
 def _words(words: tuple[str, ...]) -> tuple[re.Pattern[str] | None, dict[str, str]]:
     """What finds any of the words, and how the moderators wrote each."""
     written = {levelled(word).casefold(): word for word in reversed(words)}

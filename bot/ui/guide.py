@@ -98,6 +98,7 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         "The prompt, the options and the pictures of a clip go to the provider of its model, without your name "
         "or id. What happens to them there is for the provider's own terms to say.\n"
         + as_many_as_fit(_providers(menu.models.values()), MODELS_LIMIT)
+        + "\nWhoever runs this bot can have requests looked at by a check of their own before that."
         + "\nThe clip and its card are posted in the channel where you asked, with your name and prompt.",
         "### How long it is kept\n"
         f"- A clip is on this bot's disk only on its way to the channel; one that could not be posted for "
@@ -105,7 +106,8 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         "- The bot's log has ids of clips, servers and members, no prompts and no pictures. How long logs and "
         "backups are kept is up to whoever runs this bot.\n"
         "- A block stays until it ends or is lifted, also when you have your data deleted. What you reported then "
-        "loses your id and your words; messages to moderators, which do not name you, stay in their channel.\n"
+        "loses your id and your words. Messages to moderators about reported clips stay in their channel; they never name who "
+        "reported.\n"
         f"- Everything else stays until you use {reader.mention('mydata delete')}.",
         "### What you can do\n"
         f"{reader.mention('mydata export')} gives you all of it as a file. {reader.mention('mydata delete')} "
