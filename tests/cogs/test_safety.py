@@ -540,6 +540,21 @@ async def test_a_clip_of_an_age_restricted_channel_stays_there(town: Town) -> No
     assert len(await town.jobs()) == 2
 
 
+async def test_a_thread_counts_as_its_channel(town: Town) -> None:
+    """Both for what is made in it and for what may be made there."""
+    town.env.backend.create_thread(town.channel.id, "waves", owner_id=town.ada.id)
+    [thread] = town.channel.threads
+    await town.env.settle()
+    restrict(town, town.channel)
+
+    await town.animate(town.ada, picture=picture(), channel=thread)
+    await town.work_until_done()
+    [post] = town.posts(thread)
+    await town.bob.react(post, "🔁")
+
+    assert [job.age_restricted for job in await town.jobs()] == [True, True]
+
+
 async def test_a_picture_forwarded_from_an_age_restricted_channel(town: Town) -> None:
     """Is not animated where it was forwarded to, unless that is such a channel too."""
     grown = town.guild.create_text_channel("grown-ups")
