@@ -317,6 +317,11 @@ def build_menu(config: Config, providers: dict[str, Provider]) -> Menu:
                 mistakes.append(f"models.{name}.fallback: there is no {fallback.variant} on {fallback.route}")
             except ValueError as error:
                 mistakes.append(f"models.{name}.fallback: {error}")
+        if isinstance(settings.price, dict) and (strange := sorted(set(settings.price) - set(can.qualities))):
+            mistakes.append(
+                f"models.{name}.price: there is no quality {', '.join(strange)}; "
+                f"it has {', '.join(can.qualities) or 'no choice of quality, and one price'}"
+            )
         if first := config.routes.configured[settings.route].first_poll_seconds:
             can = replace(can, first_poll=timedelta(seconds=first))
         listed = settings.price is None and can.prices and config.money.currency == "$"

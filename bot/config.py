@@ -269,13 +269,13 @@ class ModelSettings(Section):
         default=None,
         description="Another route to the same model, taken while the first is down; "
         "members are offered what both can do",
-        examples=["makevid"],
+        examples=["kling"],
     )
     fallback_variant: str | None = Field(
         default=None,
         min_length=1,
         description="That route's name for the model; unset: the same name",
-        examples=["kling"],
+        examples=["kling-2.6"],
     )
     enabled: bool = Field(default=True, description="Whether members may choose it")
 

@@ -258,6 +258,7 @@ async def test_render_tries_a_key(config: Path, tmp_path: Path) -> None:
             [routes.makevid]
             api_key = "test-key"
             base_url = "{makevid.base_url}"
+            first_poll_seconds = 0.1
             [network]
             allow_private_addresses = true
             """

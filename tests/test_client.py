@@ -78,7 +78,7 @@ async def test_choices_come_from_the_models(town: Town) -> None:
 
     assert offered["model"] == ["kling", "luma", "runway", "sketch"]
     assert offered["seconds"] == [5, 10]
-    assert offered["quality"] == ["std", "pro"]
+    assert offered["quality"] == ["720p", "1080p"]
     assert offered["ratio"][:3] == ["16:9", "9:16", "1:1"]
     assert offered["prompt"] == offered["picture"] == []
 

@@ -4,13 +4,14 @@ import os
 import re
 import shutil
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from bot.__main__ import ADAPTERS
+from bot.__main__ import ADAPTERS, build_menu, open_providers
 from bot.config import (
     Config,
     ConfigError,
@@ -21,6 +22,7 @@ from bot.config import (
     keys,
     load,
 )
+from bot.jobs.models import Way
 
 ROUTES = list(RoutesSettings.model_fields)
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -202,6 +204,50 @@ def test_a_model_switched_off_is_gone_and_need_not_be_reachable() -> None:
     )
 
     assert list(config.models) == ["sketch"]
+
+
+TWO_WAYS_TO_KLING = """
+[routes.makevid]
+api_key = "one"
+[routes.kling]
+api_key = "two"
+[models.kling]
+route = "makevid"
+fallback = "kling"
+fallback_variant = "kling-2.6"
+price = { "720p" = 0.042, "1080p" = 0.07 }
+"""
+
+
+async def test_kling_itself_can_stand_in_for_the_gateway() -> None:
+    """Members are offered what both can do: the same lengths, qualities and shapes, without the gateway's cameras."""
+    config = load(written(TWO_WAYS_TO_KLING))
+
+    with ThreadPoolExecutor(1) as pool:
+        async with open_providers(config, pool) as providers:
+            kling = build_menu(config, providers).models["kling"]
+
+    assert kling.fallback == Way(route="kling", variant="kling-2.6")
+    assert (kling.can.seconds, kling.can.qualities) == ((5, 10), ("720p", "1080p"))
+    assert kling.can.ratios == ("16:9", "9:16", "1:1")
+    assert (kling.can.cameras, kling.can.strength) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("model", "price", "says"), [("kling", "std = 1", "720p, 1080p"), ("luma", "pro = 1", "one price")]
+)
+async def test_a_price_for_a_quality_that_is_not_there(model: str, price: str, says: str) -> None:
+    """Else every clip of that model would silently cost as much as the dearest."""
+    config = load(
+        written(
+            f'[routes.makevid]\napi_key = "one"\n[models.{model}]\nroute = "makevid"\nprice = {{ {price} }}'
+        )
+    )
+
+    with ThreadPoolExecutor(1) as pool:
+        async with open_providers(config, pool) as providers:
+            with pytest.raises(ConfigError, match=says):
+                build_menu(config, providers)
 
 
 @pytest.mark.parametrize(

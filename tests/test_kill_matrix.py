@@ -9,8 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
-from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +32,7 @@ from bot.jobs.desk import Ask, Who
 from bot.jobs.machine import OPEN, Job, State
 from bot.media.clip import write_clip
 from bot.media.picture import normalise
+from tests.forked import Forked
 from tests.servers.discord import TOKEN, DiscordServer, Fault, Message
 from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
@@ -41,7 +40,7 @@ from tests.servers.makevid import MakevidServer
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 STALE_SECONDS = 3
-AT_ONCE = 4
+AT_ONCE = 8
 PRICE_CENTS = 35
 MANY_JOBS = int(os.environ.get("ANIMATIC_KILLED_JOBS", "30"))
 LEAST_KILLS = 6
@@ -155,7 +154,7 @@ class Site:
     provider: MakevidServer | KlingServer
     channel: int
     animatic: root.Animatic
-    processes: list[Process]
+    processes: list[Forked]
 
     def config(self, machine: str) -> Path:
         """Of one machine: all is shared but the folder of clips."""
@@ -197,23 +196,20 @@ class Site:
         who = Who(id=1, channel_id=self.channel)
         return await self.animatic.desk.request(who, plan, Pictures(first=picture))
 
-    async def start(self, machine: str, *, fail_at: str = "", program: tuple[str, ...] = ()) -> Process:
+    async def start(self, machine: str, *, fail_at: str = "", program: tuple[str, ...] = ()) -> Forked:
         """A worker on that machine, or another program of ours."""
         config = self.config(machine)
         (self.folder / machine / "alive").unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
-        with (self.folder / f"{machine}-{len(self.processes)}.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *(program or ("-m", "bot", "worker", "--config", str(config))),
-                stdout=DEVNULL,
-                stderr=log,
-                env={**environment, "PYTHONPATH": str(ROOT), "ANIMATIC_FAIL_AT": fail_at},
-            )
+        process = Forked(
+            program or ("bot", "worker", "--config", str(config)),
+            log=self.folder / f"{machine}-{len(self.processes)}.log",
+            environment={**environment, "PYTHONPATH": str(ROOT), "ANIMATIC_FAIL_AT": fail_at},
+        )
         self.processes.append(process)
         return process
 
-    async def stop(self, machine: str, process: Process) -> int:
+    async def stop(self, machine: str, process: Forked) -> int:
         """SIGTERM, as soon as the process listens to it; its exit code."""
         await until(lambda: (self.folder / machine / "alive").exists() or process.returncode is not None)
         if process.returncode is None:
@@ -311,7 +307,7 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
     # On SQLite the same machine goes on; on PostgreSQL another, which has none of the files.
     second = "first" if "sqlite" in site.database else "second"
     if row.startswith("desk."):
-        program = ("-m", "tests.asking", str(site.config("desk")), str(site.channel))
+        program = ("tests.asking", str(site.config("desk")), str(site.channel))
         asking = await site.start("desk", fail_at=row, program=program)
         assert await asyncio.wait_for(asking.wait(), 30) == KILLED
         (job,) = await site.animatic.store.open_jobs()

@@ -72,7 +72,7 @@ class Browsing:
         async with self._store.reading() as connection:
             count = (await connection.execute(select(func.count()).where(theirs))).scalar_one()
             rows = await connection.execute(page.offset(skip).limit(limit))
-            return [job_of(row) for row in rows.mappings()], count
+            return [job_of(row) for row in rows], count
 
     async def crowd(self, guild_id: int | None) -> Crowd:
         """Who waits in a server, in numbers alone."""
@@ -212,4 +212,4 @@ class Browsing:
 
     async def _list(self, query: Select[tuple[object, ...]]) -> list[Job]:
         async with self._store.reading() as connection:
-            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in await connection.execute(query)]

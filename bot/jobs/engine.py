@@ -73,7 +73,7 @@ PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then
 OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
-GATHER = 0.02  # seconds after waking: in a rush, a look at the database finds more than one job
+GATHER = 0.005
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
 
@@ -120,6 +120,7 @@ class Engine:
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
         self._line_moved = False
+        self._drawing: dict[str, bool] = {}  # routes whose line is being drawn, and whether it moved since
         self._files_swept: datetime | None = None
         self._stopping = False
         self._passing_on: set[str] = set()
@@ -203,14 +204,16 @@ class Engine:
     async def _loop(self) -> None:
         while not self._stopping:
             self._woken.clear()
+            began = time.monotonic()
             try:
                 await self._take()
             except Exception:  # the loop must outlive a database that is away for a while
                 log.exception("engine_pass_failed")
+            took = time.monotonic() - began
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._idle_seconds())
-            if not self._stopping:
-                await asyncio.sleep(GATHER)
+            if not self._stopping:  # what comes in a rush is taken together; half of the time is for others
+                await asyncio.sleep(max(GATHER, took))
 
     async def run_due(self) -> int:
         """Do all that is due at this moment of the clock, to the end. The number of steps taken."""
@@ -226,12 +229,9 @@ class Engine:
     def _idle_seconds(self) -> float:
         """Until the next known due time by the given clock, at most IDLE."""
         now = self._now()
-        waits = [
-            (due - now).total_seconds() for job, due in self._schedule.due.items() if job not in self._in_hand
-        ]
-        return min(
-            [IDLE, self._ownership.beat_every.total_seconds() / 2, *(max(wait, 0.02) for wait in waits)]
-        )
+        longest = min(IDLE, self._ownership.beat_every.total_seconds() / 2)
+        due = self._schedule.next_due(besides=self._in_hand)
+        return longest if due is None else min(longest, max(0.02, (due - now).total_seconds()))
 
     async def _take(self) -> int:
         """Start on the jobs whose time has come: newly claimed ones, and owned ones. Their number."""
@@ -260,7 +260,9 @@ class Engine:
                 reach("engine.claimed")
                 self._start(self._work(job), job.id)
             if claimed or moved:
-                self._start(self._draw_line(route))
+                if route not in self._drawing:
+                    self._start(self._draw_line(route))
+                self._drawing[route] = True
             taken += len(claimed)
         return taken + await self._take_due(now) + await self._take_doubts(now)
 
@@ -269,17 +271,12 @@ class Engine:
         that are due, or nearly so."""
         if self._stopping:
             return 0
-        due = {job_id for job_id, at in self._schedule.due.items() if at <= now} - self._in_hand
+        due = self._schedule.due_by(now) - self._in_hand
         if not due:
             return 0
         asked = due
         if self._batching:
-            near = now + ALIGNED
-            asked = due | {
-                job_id
-                for job_id, at in self._schedule.due.items()
-                if at <= near and job_id not in self._in_hand
-            }
+            asked = self._schedule.due_by(now + ALIGNED) - self._in_hand
         owned = {job.id: job for job in await self._store.many(asked)}
         together: defaultdict[str, list[Job]] = defaultdict(list)
         for job_id in due:
@@ -611,7 +608,8 @@ class Engine:
     async def _deliver(self, job: Job, *, again: bool) -> None:
         """Download and post. `again`: somebody, here or elsewhere, may have posted it already."""
         assert job.clip_url is not None
-        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
+        if not self._folder.is_dir():
+            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         clip = self._folder / f"{job.id}.mp4"
         outcome: Outcome
         try:
@@ -756,11 +754,16 @@ class Engine:
         return Waiting()
 
     async def _draw_line(self, route: str) -> None:
-        """When the line moves, those at its head learn their new place."""
-        line = await self._store.line(route, limit=DRAWN_QUEUE)
-        paused = await self._store.paused({job.guild_id for job, _ in line})
-        for job, place in line:
-            await self._announcer.draw(job, Waiting(place=place, paused=job.guild_id in paused))
+        """When the line moves, those at its head learn their new place; once more if it moves meanwhile."""
+        try:
+            while self._drawing[route] and not self._stopping:
+                self._drawing[route] = False
+                line = await self._store.line(route, limit=DRAWN_QUEUE)
+                paused = await self._store.paused({job.guild_id for job, _ in line})
+                for job, place in line:
+                    await self._announcer.draw(job, Waiting(place=place, paused=job.guild_id in paused))
+        finally:
+            del self._drawing[route]
 
     def _can(self, job: Job) -> Capabilities:
         """What the job's model can do, also when it is no longer in the config."""

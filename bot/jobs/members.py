@@ -110,7 +110,7 @@ class Members:
         """This member's jobs, in all servers, that can still be cancelled."""
         query = select(jobs).where(IS_OPEN, jobs.c.asker_id == member_id, jobs.c.state == State.QUEUED)
         async with self._store.reading() as connection:
-            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in await connection.execute(query)]
 
     async def under_way(self, member_id: int) -> int:
         """How many of this member's jobs have not ended."""
@@ -128,8 +128,7 @@ class Members:
             .limit(limit)
         )
         async with self._store.reading() as connection:
-            rows = [dict(row) for row in (await connection.execute(query)).mappings()]
-        return [(job_of(row), posts) for row in rows for posts in [row.pop("forget_posts")]]
+            return [(job_of(row), row.forget_posts) for row in await connection.execute(query)]
 
     async def forgotten(self, job: Job) -> None:
         """Take the name and the words off an ended job; what it cost stays, without a name."""

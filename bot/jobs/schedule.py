@@ -6,8 +6,10 @@ it is asked for again; `bot.jobs.pacing` has the rule.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from itertools import takewhile
 
 from bot.jobs import pacing
 from bot.jobs.announcing import Waiting
@@ -29,6 +31,7 @@ class Schedule:
         self, *, store: Store, can: Callable[[Job], Capabilities], now: Callable[[], datetime]
     ) -> None:
         self.due: dict[str, datetime] = {}
+        self._heap: list[tuple[datetime, str]] = []  # what is not as in `due` is of the past
         self._store = store
         self._can = can
         self._now = now
@@ -44,7 +47,7 @@ class Schedule:
     def follow(self, job: Job) -> None:
         """The job has moved: due again when its row says, or no more."""
         if job.state in (State.RENDERING, State.POSTING):
-            self.due[job.id] = job.not_before or self._now()
+            self._set(job.id, job.not_before or self._now())
         else:
             self.drop(job.id)
         if job.state is State.RENDERING:
@@ -62,13 +65,40 @@ class Schedule:
             running.pop(job_id, None)
 
     def soon(self, job_id: str, pause: timedelta) -> None:
-        self.due[job_id] = self._now() + pause
+        self._set(job_id, self._now() + pause)
+
+    def due_by(self, at: datetime) -> set[str]:
+        """Those that are due then."""
+        return {job_id for _, job_id in takewhile(lambda entry: entry[0] <= at, self._in_order())}
+
+    def next_due(self, besides: Collection[str]) -> datetime | None:
+        """When the first of the others is due."""
+        return next((at for at, job_id in self._in_order() if job_id not in besides), None)
+
+    def _set(self, job_id: str, at: datetime) -> None:
+        if self.due.get(job_id) != at:
+            self.due[job_id] = at
+            heappush(self._heap, (at, job_id))
+
+    def _in_order(self) -> Iterator[tuple[datetime, str]]:
+        """Due times and jobs, the next first; of tens of thousands only as many are looked at as are asked for."""
+        heap = self._heap
+        while heap and self.due.get(heap[0][1]) != heap[0][0]:
+            heappop(heap)
+        fringe = [(heap[0], 0)] if heap else []
+        while fringe:
+            (at, job_id), index = heappop(fringe)
+            if self.due.get(job_id) == at:
+                yield at, job_id
+            for below in (2 * index + 1, 2 * index + 2):
+                if below < len(heap):
+                    heappush(fringe, (heap[below], below))
 
     def hurry(self, job_id: str) -> bool:
         """Somebody says that the job has moved: ask as soon as may be. False: it is not in our hand."""
         if job_id not in self.due:
             return False
-        self.due[job_id] = min(self.due[job_id], self._not_before.get(job_id, self._now()))
+        self._set(job_id, min(self.due[job_id], self._not_before.get(job_id, self._now())))
         return True
 
     def started(self, job: Job) -> datetime | None:

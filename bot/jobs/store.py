@@ -29,6 +29,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Row,
     Select,
     Subquery,
     Table,
@@ -101,11 +102,18 @@ GUILDS_LOCK = 2
 PAUSED = "paused"  # the note that says that nothing new is started anywhere
 _PAUSED_EVERYWHERE = select(notes.c.key).where(notes.c.key == PAUSED)
 
+_waiting_for = (
+    select(jobs.c.id)
+    .where(IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == bindparam("route", type_=jobs.c.route.type))
+    .limit(1)
+)
+
 T = TypeVar("T")
 R = TypeVar("R")
 Move = tuple[Job, Job, Outcome]
 Request = tuple[Job, Callable[["Load"], None], Collection[Budget]]
 COLUMNS = tuple(column.name for column in fields(Job))
+IN_ROWS = tuple(jobs.c.keys())
 CHANGING = tuple(name for name in COLUMNS if name not in ("id", "created_at"))
 
 
@@ -150,19 +158,24 @@ class Store:
 
     def __init__(self, engine: AsyncEngine, *, database_clock: bool = True) -> None:
         self._writes = engine
-        self._reads = engine.execution_options(animatic_reads=True)
         self._postgresql = engine.dialect.name == "postgresql"
-        level = {"isolation_level": "REPEATABLE READ"} if self._postgresql else {}
-        self._snapshots = self._reads.execution_options(**level)
+        alone, together = (
+            ({"isolation_level": "AUTOCOMMIT"}, {"isolation_level": "REPEATABLE READ"})
+            if self._postgresql
+            else ({"animatic_begins": None}, {"animatic_begins": "BEGIN"})
+        )
+        self._reads = engine.execution_options(**alone)  # each statement for itself: half the round trips
+        self._snapshots = engine.execution_options(**together)
         self._database_clock = database_clock and self._postgresql
         self._one_writer = asyncio.Lock()
         self._adds = Together(self._add_all, most=MOST_AT_ONCE)
         self._moves = Together(self._move_all, most=MOST_AT_ONCE)
+        self._gone = Together(self._cards_gone, most=MOST_AT_ONCE)
         self._places = Together(self._places_of, most=MOST_IN_LIST)
 
     async def close(self) -> None:
         """Give up what is under way."""
-        for together in (self._adds, self._moves, self._places):
+        for together in (self._adds, self._moves, self._gone, self._places):
             await together.close()
 
     async def add(
@@ -242,7 +255,7 @@ class Store:
         async with self._reads.connect() as connection:
             for start in range(0, len(ids := sorted(job_ids)), MOST_IN_LIST):
                 some = select(jobs).where(jobs.c.id.in_(ids[start : start + MOST_IN_LIST]))
-                found += [job_of(row) for row in (await connection.execute(some)).mappings()]
+                found += [job_of(row) for row in await connection.execute(some)]
         return found
 
     async def by_interaction(self, interaction_id: int) -> Job | None:
@@ -268,13 +281,16 @@ class Store:
             wanted = {"route": route, "now": now, "slots": slots, "most": most}
             wanted["held_since"] = now - HOLDS_SLOT
             moves: list[Move] = []
-            for row in (await connection.execute(_next_in_line(), wanted)).mappings():
+            for row in await connection.execute(_next_in_line(), wanted):
                 job = job_of(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 moves.append((job, machine.advance(job, begun, now), begun))
             await self._save(connection, moves)
             return [moved for _, moved, _ in moves]
 
+        async with self._reads.connect() as connection:  # mostly nobody waits: no lock is taken then
+            if not (await connection.execute(_waiting_for, {"route": route})).first():
+                return []
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
     async def beat(self, worker: str, now: datetime) -> None:
@@ -313,7 +329,7 @@ class Store:
                 .with_for_update(skip_locked=True)
             )
             moves: list[Move] = []
-            for row in (await connection.execute(orphans)).mappings():
+            for row in await connection.execute(orphans):
                 job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 moves.append((job, machine.advance(job, outcome, now), outcome))
@@ -347,23 +363,18 @@ class Store:
             query = query.where(IS_OPEN)  # the index holds no others
         query = query.order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
-            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in await connection.execute(query)]
 
     async def with_a_card_left(self, since: datetime) -> list[Job]:
         """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
         query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
         async with self._reads.connect() as connection:
             rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
-            return [job_of(row) for row in rows.mappings()]
+            return [job_of(row) for row in rows]
 
     async def card_gone(self, job_id: str) -> None:
         """A delivered job has no card any more."""
-        without = update(jobs).where(jobs.c.id == job_id, HAS_CARD_LEFT).values(card_id=None)
-
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(without)
-
-        await self._write(work, seconds=ACCEPT_SECONDS)
+        await self._gone.ask(job_id)
 
     async def line(self, route: str, *, limit: int) -> list[tuple[Job, int]]:
         """The jobs that wait for a route, first to start first, with their place (1 is next)."""
@@ -375,7 +386,7 @@ class Store:
             .limit(limit)
         )
         async with self._reads.connect() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+            rows = await connection.execute(query)
             return [(job_of(row), place) for place, row in enumerate(rows, start=1)]
 
     async def place(self, job: Job) -> int:
@@ -553,7 +564,7 @@ class Store:
         states = jobs.c.state.in_(CANCELLABLE)
         async with self._reads.connect() as connection:
             rows = await connection.execute(select(jobs).where(IS_OPEN, jobs.c.guild_id == guild_id, states))
-            return [job_of(row) for row in rows.mappings()]
+            return [job_of(row) for row in rows]
 
     async def money(self, job_id: str) -> Mapping[str, int]:
         """What the ledger says of a job: cents by kind."""
@@ -573,7 +584,7 @@ class Store:
                 query = select(jobs).order_by(jobs.c.id).limit(at_once)
                 if after is not None:
                     query = query.where(jobs.c.id > after)
-                found = [job_of(row) for row in (await connection.execute(query)).mappings()]
+                found = [job_of(row) for row in await connection.execute(query)]
                 last = found[-1].id if len(found) == at_once else None
                 dossiers = {job.id: Dossier(job.id, job, [], []) for job in found}
                 for row in await connection.execute(_between(events, after, last)):
@@ -686,7 +697,7 @@ class Store:
 
     async def _one(self, condition: Any) -> Job | None:  # Any: SQLAlchemy's == is typed as bool or element
         async with self._reads.connect() as connection:
-            row = (await connection.execute(select(jobs).where(condition))).mappings().one_or_none()
+            row = (await connection.execute(select(jobs).where(condition))).one_or_none()
             return job_of(row) if row else None
 
     async def _write(
@@ -798,6 +809,15 @@ class Store:
             reach("store.uncommitted")
         if any(moved.state is State.QUEUED for _, moved, _ in moves):
             await self._notify(connection)
+
+    async def _cards_gone(self, job_ids: Sequence[str]) -> list[None]:
+        without = update(jobs).where(jobs.c.id.in_(sorted(job_ids)), HAS_CARD_LEFT).values(card_id=None)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(without)
+
+        await self._write(work, seconds=ACCEPT_SECONDS)
+        return [None] * len(job_ids)
 
     async def _places_of(self, asked: Sequence[Job]) -> list[int | Exception]:
         """Where these jobs stand, each in its route's line: those that came at the same moment, in one look."""
@@ -916,18 +936,29 @@ def _line(
 
     With `now`, without the jobs that were told to wait longer or are paused; `also` some that will wait soon.
     """
+    waits: tuple[Any, ...] = (IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == route)
+    if also:  # by two indexes: with OR, SQLite would go through all open jobs
+        waits = (
+            jobs.c.id.in_(
+                select(jobs.c.id).where(*waits).union(select(jobs.c.id).where(jobs.c.id.in_(also)))
+            ),
+        )
+    # Of the thousands that may be running only those of people who wait are counted, by jobs_open_by_asker.
+    asking = select(jobs.c.asker_id).where(*waits).distinct().subquery()
     running = (
-        select(jobs.c.asker_id, func.count().label("running"))
+        select(asking.c.asker_id, func.count().label("running"))
+        .join(jobs, jobs.c.asker_id == asking.c.asker_id)
         .where(IS_OPEN, jobs.c.route == route, jobs.c.state.in_(RUNNING))
-        .group_by(jobs.c.asker_id)
-        .subquery()
+        .group_by(asking.c.asker_id)
+        .cte("running")
+        .prefix_with("MATERIALIZED")  # whatever the planner believes of a table that grew a minute ago
     )
     own = func.row_number().over(partition_by=jobs.c.asker_id, order_by=(jobs.c.created_at, jobs.c.id))
     turn = (func.coalesce(running.c.running, 0) + own).label("turn")
     query: Select[Any] = (
         select(jobs.c.id, jobs.c.created_at, turn)
         .outerjoin(running, running.c.asker_id == jobs.c.asker_id)
-        .where(IS_OPEN, jobs.c.route == route, or_(jobs.c.state == State.QUEUED, jobs.c.id.in_(also)))
+        .where(*waits)
     )
     if now is not None:
         here = select(guilds.c.guild_id).where(IS_PAUSED, guilds.c.guild_id == jobs.c.guild_id)
@@ -951,9 +982,9 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, OSError)
 
 
-def job_of(row: Mapping[Any, Any]) -> Job:
-    """A row of `jobs`, as the machine knows it."""
-    values = dict(row)
+def job_of(row: Row[Any]) -> Job:
+    """A row that begins with those of `jobs`, as the machine knows it."""
+    values = dict(zip(IN_ROWS, row, strict=False))  # many thousand at a start: much faster than by mappings
     values["state"] = State(values["state"])
     values["charge"] = Charge(values["charge"])
     values["lineage"] = Lineage(values["lineage"]) if values["lineage"] else None
@@ -982,9 +1013,10 @@ async def open_store(
         engine = engine.execution_options(postgresql_readonly=True)
     try:
         if read_only:
-            async with engine.execution_options(animatic_reads=True).connect() as connection:
+            store = Store(engine, database_clock=database_clock)
+            async with store.reading() as connection:
                 await connection.run_sync(_require_head)
-            yield Store(engine, database_clock=database_clock)
+            yield store
             return
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":  # two processes may start at once
@@ -1009,7 +1041,7 @@ def _find_file(database: str | None, *, read_only: bool) -> None:
 
 
 def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
-    """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes (reliability, point 41)."""
+    """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:  # Any: the driver's own connection
@@ -1024,8 +1056,8 @@ def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        reads = connection.get_execution_options().get("animatic_reads")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if begins := connection.get_execution_options().get("animatic_begins", "BEGIN IMMEDIATE"):
+            connection.exec_driver_sql(begins)
 
 
 def _migrate(connection: Connection) -> None:

@@ -135,6 +135,7 @@ jobs = Table(
     Index("jobs_with_a_card_left", "changed_at", sqlite_where=HAS_CARD_LEFT, postgresql_where=HAS_CARD_LEFT),
     Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
+    Index("jobs_open_by_asker", "asker_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_guild", "guild_id", "created_at"),
     Index("jobs_by_parent", "parent_id", "created_at"),
     # One open take per person, clip and model, by constraint: looking first and inserting later can race.

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.jobs.budgets import Budget, Scope, Spent
 from bot.jobs.ledger import Kind
 from bot.jobs.machine import Charge, Job, Lineage
-from bot.jobs.tables import IS_COUNTED, jobs, ledger
+from bot.jobs.tables import IS_COUNTED, IS_OPEN, jobs, ledger
 
 TAKES_WITHIN = timedelta(days=1)
 
@@ -45,7 +45,9 @@ class Tally:
     async def prepare(self, askers: Collection[int]) -> None:
         """Count for all of these people in one query."""
         self._asked.update(askers)
-        query = select(jobs.c.asker_id, func.count()).where(IS_COUNTED, jobs.c.asker_id.in_(sorted(askers)))
+        query = select(jobs.c.asker_id, func.count()).where(
+            IS_OPEN, IS_COUNTED, jobs.c.asker_id.in_(sorted(askers))
+        )
         rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
         self._by_asker.update(dict(rows.all()))
         every = select(func.count()).select_from(jobs).where(IS_COUNTED)

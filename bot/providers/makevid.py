@@ -136,17 +136,20 @@ _CAMERAS: dict[str, dict[str, object]] = {
     "forward, turning right": {"type": "right_turn_forward"},
 }
 
+# Kling's modes by what they are elsewhere, so that a model reached by several routes has the same choices on each.
+_MODES = {"720p": "std", "1080p": "pro"}
+
 # What the models can do. Ratios and sides of Luma's and Runway's pictures are not documented here.
 
 _KLING = Capabilities(
     seconds=(5, 10),
-    qualities=("std", "pro"),
+    qualities=tuple(_MODES),
     ratios=("16:9", "9:16", "1:1"),
     prompt_length=2500,
     negative_prompt=200,
     strength=(0.0, 1.0),
     cameras=tuple(_CAMERAS),
-    only=(Only(option="camera", seconds=(5,), qualities=("std",), picture=False),),
+    only=(Only(option="camera", seconds=(5,), qualities=("720p",), picture=False),),
     picture=PictureRules(max_bytes=10_000_000, min_side=300, min_ratio=1 / 2.5, max_ratio=2.5),
     end_picture=True,
     text_only=True,
@@ -472,7 +475,7 @@ def _kling_options(request: ClipRequest) -> dict[str, object]:
     if request.strength is not None:
         body["cfg_scale"] = float(request.strength)
     if request.quality:
-        body["mode"] = request.quality
+        body["mode"] = _MODES.get(request.quality, request.quality)
     return body
 
 

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
+from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
 from bot.jobs.machine import Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
-from bot.providers.base import Capabilities, ClipRequest, Picture
+from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
 
 PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
 AT_ONCE = Capabilities(seconds=(5,), first_poll=timedelta(0), least_poll_gap=timedelta(0))
@@ -64,8 +66,19 @@ class SilentAnnouncer:
     async def draw(self, job: Job, waiting: Waiting) -> None:
         pass
 
-    async def pictures(self, job: Job) -> Pictures:
+    async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         return Pictures(first=PICTURE)
+
+    async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
+        return PICTURE
+
+    async def tell_owner(self, route: str, trouble: Trouble) -> None:
+        pass
+
+    async def ask_owner(
+        self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
+    ) -> bool:
+        return False
 
     async def find_post(self, job: Job) -> int | None:
         return None
@@ -73,7 +86,16 @@ class SilentAnnouncer:
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
         return next(self._ids)
 
-    async def finish(self, job: Job) -> None:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+        return 1, next(self._ids)
+
+    async def finish(self, job: Job) -> bool:
+        return True
+
+    async def erase(self, job: Job, *, post: bool) -> bool:
+        return True
+
+    async def clear_card(self, job: Job) -> None:
         pass
 
 
@@ -95,12 +117,19 @@ def make_engine(
         worker=worker,
         folder=folder,
         slots=lambda _route: slots,
+        health=Health(store, now=now),
     )
 
 
 def make_desk(store: Store, wake: Callable[[], None] = lambda: None, can: Capabilities = AT_ONCE) -> Desk:
     return Desk(
-        store=store, menu=menu(can), limits=UNLIMITED, announcer=SilentAnnouncer(), wake=wake, now=now
+        store=store,
+        menu=menu(can),
+        limits=UNLIMITED,
+        health=Health(store, now=now),
+        announcer=SilentAnnouncer(),
+        wake=wake,
+        now=now,
     )
 
 

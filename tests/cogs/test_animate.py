@@ -47,7 +47,7 @@ async def test_a_picture_becomes_a_clip(town: Town) -> None:
     assert town.cards() == []
     assert f"{town.ada.mention}, here is your clip." in text_of(post)
     assert "“waves roll in”" in text_of(post)
-    assert "Kling · 5 s · std · $0.35" in text_of(post)
+    assert "Kling · 5 s · 720p · $0.35" in text_of(post)
     assert buttons(post) == POST_BUTTONS
     assert [str(reaction.emoji) for reaction in post.reactions] == ["🔁"]
     clip = clip_in(post)
@@ -104,7 +104,7 @@ async def test_every_option_reaches_kling(town: Town) -> None:
         end_picture=picture(500, 500),
         model="kling",
         seconds=10,
-        quality="pro",
+        quality="1080p",
         negative="blur",
         strength=0.7,
     )
@@ -125,7 +125,7 @@ async def test_every_option_reaches_kling(town: Town) -> None:
     }
     [post] = town.posts()
     assert len(pictures_in(post)) == 2
-    assert "Kling · 10 s · pro · $0.70" in text_of(post)
+    assert "Kling · 10 s · 1080p · $0.70" in text_of(post)
 
 
 async def test_a_clip_from_words_alone(town: Town) -> None:
@@ -145,7 +145,7 @@ async def test_a_clip_from_words_alone(town: Town) -> None:
 async def test_the_camera_moves(town: Town) -> None:
     """A plain word on the command, Kling's numbers at the gateway, and the word on card and post."""
     await town.animate(town.ada, prompt="a fox runs", camera="pan left")
-    assert "Kling · 5 s · std · 16:9 · pan left" in text_of(town.card())
+    assert "Kling · 5 s · 720p · 16:9 · pan left" in text_of(town.card())
 
     await town.work_until_done()
 
@@ -361,7 +361,7 @@ BAD = {
         "Luma cannot do seconds 10; it can do 5",
     ),
     "luma's quality": (
-        {"quality": "pro", "model": "luma", "picture": picture()},
+        {"quality": "1080p", "model": "luma", "picture": picture()},
         "Luma has no choice of quality",
     ),
     "runway from words": ({"model": "runway"}, "Runway needs a picture to start from"),
@@ -378,8 +378,8 @@ BAD = {
         "Kling has `camera` only with no picture",
     ),
     "a camera for long": (
-        {"camera": "zoom in", "seconds": 10, "quality": "pro"},
-        "Kling has `camera` only with 5 seconds and quality std",
+        {"camera": "zoom in", "seconds": 10, "quality": "1080p"},
+        "Kling has `camera` only with 5 seconds and quality 720p",
     ),
     "luma's camera": (
         {"camera": "zoom in", "model": "luma"},

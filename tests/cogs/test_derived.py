@@ -40,7 +40,7 @@ def person(town: Town, name: str) -> MemberActor:
 @pytest.mark.parametrize("who", PEOPLE)
 async def test_remix(town: Town, who: str) -> None:
     """Everything is filled in; other words make another clip from the same picture, in the presser's name."""
-    post = await town.posted(town.ada, prompt="waves", seconds=10, quality="pro", negative="blur")
+    post = await town.posted(town.ada, prompt="waves", seconds=10, quality="1080p", negative="blur")
     member = person(town, who)
 
     opened = await member.click(post, label="Remix")
@@ -48,7 +48,7 @@ async def test_remix(town: Town, who: str) -> None:
     assert opened.modal
     assert opened.modal["title"] == "Remix"
     filled = {name: chosen(field) for name, field in shown.items() if name != "ratio"}
-    assert filled == {"prompt": ["waves"], "model": ["kling"], "seconds": ["10"], "quality": ["pro"]}
+    assert filled == {"prompt": ["waves"], "model": ["kling"], "seconds": ["10"], "quality": ["1080p"]}
     result = await submit(town, member, opened, prompt="storm", seconds="5")
     await town.work_until_done()
 
@@ -66,7 +66,7 @@ async def test_remix(town: Town, who: str) -> None:
 
 async def test_a_remix_by_another_model(town: Town) -> None:
     """What that model does not have gives way: quality and negative prompt are Kling's."""
-    post = await town.posted(town.ada, quality="pro", negative="blur", strength=0.7)
+    post = await town.posted(town.ada, quality="1080p", negative="blur", strength=0.7)
 
     result = await submit(town, town.bob, await town.bob.click(post, label="Remix"), model="runway")
     await town.work_until_done()
@@ -95,7 +95,7 @@ async def test_a_remix_is_refused_with_the_words_given_back(town: Town) -> None:
     post = await town.posted(town.ada)
     opened = await town.bob.click(post, label="Remix")
 
-    result = await submit(town, town.bob, opened, prompt="storm", model="luma", quality="pro")
+    result = await submit(town, town.bob, opened, prompt="storm", model="luma", quality="1080p")
 
     assert said(result).startswith("Luma has no choice of quality.")
     assert said(result).endswith("```\nstorm\n```")

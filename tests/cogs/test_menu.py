@@ -82,9 +82,9 @@ async def test_the_form_begins_with_the_defaults(town: Town) -> None:
     assert list(shown) == ["prompt", "model", "seconds", "quality", "ratio"][: len(shown)]
     assert chosen(shown["model"]) == ["kling"]
     assert chosen(shown["seconds"]) == ["5"]
-    assert chosen(shown["quality"]) == ["std"]
+    assert chosen(shown["quality"]) == ["720p"]
     described = {option["label"]: option["description"] for option in shown["model"]["options"]}
-    assert described["Kling"] == "5 s · std · $0.35"
+    assert described["Kling"] == "5 s · 720p · $0.35"
     assert described["Sketch"].endswith("free")
 
 
@@ -103,7 +103,7 @@ async def test_what_a_person_chose_does_not_give_way(town: Town) -> None:
     """Refused in words, which cost nothing; the prompt is given back."""
     opened = await pick(town, town.bob, await send(town, town.ada))
 
-    result = await submit(town, town.bob, opened, prompt="great ```waves", model="luma", quality="pro")
+    result = await submit(town, town.bob, opened, prompt="great ```waves", model="luma", quality="1080p")
 
     assert said(result) == (
         "Luma has no choice of quality. Leave `quality` out. "

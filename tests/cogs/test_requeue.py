@@ -35,7 +35,7 @@ async def test_a_reaction_makes_another_take(town: Town) -> None:
         picture=picture(),
         end_picture=picture(500, 500),
         seconds=10,
-        quality="pro",
+        quality="1080p",
         negative="blur",
         strength=0.7,
     )

@@ -89,7 +89,7 @@ async def test_kling_from_a_picture_sends_what_is_documented(
     request = replace(
         FROM_PICTURE,
         seconds=10,
-        quality="pro",
+        quality="1080p",
         strength=0.8,
         negative_prompt="blur",
         ratio="16:9",
@@ -120,7 +120,7 @@ async def test_kling_leaves_out_what_was_not_chosen(provider: Makevid, makevid: 
 
 async def test_kling_from_words_sends_the_ratio(provider: Makevid, makevid: MakevidServer) -> None:
     """Text to video has its own address, and a ratio."""
-    accepted = await provider.submit(replace(FROM_WORDS, ratio="9:16", strength=1, quality="std"))
+    accepted = await provider.submit(replace(FROM_WORDS, ratio="9:16", strength=1, quality="720p"))
 
     assert makevid.creates[0].path == f"{KLING_TEXT}/create_kling"
     assert makevid.creates[0].body == {
@@ -155,7 +155,7 @@ async def test_the_camera_is_moved_in_klings_words(
     provider: Makevid, makevid: MakevidServer, camera: str, control: dict[str, int] | str
 ) -> None:
     """Film's pan is Kling's tilt; one of six numbers is not zero, and the ready-made moves have none."""
-    await provider.submit(replace(FROM_WORDS, seconds=5, quality="std", camera=camera))
+    await provider.submit(replace(FROM_WORDS, seconds=5, quality="720p", camera=camera))
 
     sent = makevid.creates[0].body["camera_control"]
     if isinstance(control, str):
@@ -169,7 +169,7 @@ async def test_every_camera_on_offer_is_taken(provider: Makevid, makevid: Makevi
     """No name is offered that the gateway would refuse; and the command can show all of them."""
     cameras = provider.variants["kling"].cameras
     for camera in cameras:
-        await provider.submit(replace(FROM_WORDS, seconds=5, quality="std", camera=camera))
+        await provider.submit(replace(FROM_WORDS, seconds=5, quality="720p", camera=camera))
 
     bodies = [str(task.body["camera_control"]) for task in makevid.tasks.values()]
     assert len(set(bodies)) == len(cameras) <= 25

@@ -66,7 +66,7 @@ class KlingPictures(_Makevid):
 
 class KlingWords(_Makevid):
     name = "makevid: Kling, words"
-    first = replace(FIRST, picture=None, ratio="16:9", quality="std", camera="zoom in")
+    first = replace(FIRST, picture=None, ratio="16:9", quality="720p", camera="zoom in")
     lacks: ClassVar = _Makevid.lacks | {Case.BAD_PICTURE: "a clip from words alone has no picture"}
 
 

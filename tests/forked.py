@@ -1,0 +1,62 @@
+"""Processes of the bot's, each forked from one that has imported everything: the kill matrix starts hundreds."""
+
+import asyncio
+import importlib
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from bot import failpoints
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["bot.__main__", "tests.asking"])
+
+
+def _program(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    """What `python -m arguments` does, told on stderr into `log`."""
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("wb") as errors:
+        os.dup2(errors.fileno(), 2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    importlib.reload(failpoints)  # read from the environment
+    module, *sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+class Forked:
+    """As much of `asyncio.subprocess.Process` as is needed here."""
+
+    def __init__(self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
+        self._process = _forks.Process(target=_program, args=(arguments, log, dict(environment)))
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    async def wait(self) -> int:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        watched = os.dup(self._process.sentinel)  # of several who wait, each has its own
+        loop.add_reader(watched, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        self._process.join()
+        code = self._process.exitcode
+        assert code is not None
+        return code
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid or 0, number)
+
+    def kill(self) -> None:
+        self._process.kill()
