@@ -141,7 +141,7 @@ class Moderation:
         if guild_id is not None:
             query = query.where(jobs.c.guild_id == guild_id)
         async with self._store.reading() as connection:
-            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in await connection.execute(query)]
 
     # Reports
 
@@ -210,7 +210,7 @@ class Moderation:
         """Jobs made from this one that can still be called off."""
         query = select(jobs).where(IS_OPEN, jobs.c.parent_id == job_id, jobs.c.state == State.QUEUED)
         async with self._store.reading() as connection:
-            return [job_of(row) for row in (await connection.execute(query)).mappings()]
+            return [job_of(row) for row in await connection.execute(query)]
 
     async def post_left(self, now: datetime) -> list[tuple[Job, Review]]:
         """Clips that were taken away and whose posts still stand, as far as we know."""
