@@ -32,12 +32,14 @@ from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
-from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
+from bot.jobs.checks import Checker, load_check, no_check
+from bot.jobs.desk import Alert, BudgetsOf, Desk, PatternAlert, Who
 from bot.jobs.engine import Engine
 from bot.jobs.guilds import Guilds, GuildSettings, SettingsOf
 from bot.jobs.health import Health
 from bot.jobs.limits import Limits
 from bot.jobs.models import Menu, Model, Way, common, listed_cents, titled
+from bot.jobs.safety import Safety
 from bot.jobs.store import Store, open_store
 from bot.jobs.usage import Books
 from bot.media.charts import Charts
@@ -50,6 +52,7 @@ from bot.providers.luma import Luma, LumaAgents
 from bot.providers.makevid import Makevid
 from bot.providers.runway import Runway
 from bot.providers.sketch import Sketch
+from bot.ui import reviews
 from bot.ui.announcer import DiscordAnnouncer
 
 log = structlog.get_logger(__name__)
@@ -139,7 +142,10 @@ async def build(
             budgets=owner_budgets(config),
             alert=alerts(store, announcer, now, bot.servers.settings),
             settings=bot.servers.settings,
+            checker=build_checker(config),
+            pattern_alert=pattern_alert(bot),
         )
+        bot.safety = Safety(store=store, desk=bot.desk, announcer=announcer, now=now)
         bot.archive = Archive(
             store=store,
             menu=menu,
@@ -205,6 +211,27 @@ def alerts(
             await announcer.tell_owner_of_budget(budget, mark)
         elif guild_id and (channel_id := (await settings(guild_id)).audit_channel):
             await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
+
+    return alert
+
+
+def build_checker(config: Config) -> Checker:
+    """The owner's own check. Raises ConfigError where it cannot be asked."""
+    safety = config.safety
+    try:
+        check = load_check(safety.check) if safety.check else no_check
+    except ValueError as error:
+        raise ConfigError([f'safety.check = "{safety.check}": {error}']) from None
+    return Checker(check, seconds=safety.check_seconds, allow_on_failure=safety.check_failed == "allow")
+
+
+def pattern_alert(bot: AnimaticBot) -> PatternAlert:
+    """Tells a server's moderators of a blocked pattern that cannot be looked for."""
+
+    async def alert(guild_id: int, pattern: str) -> None:
+        settings = await bot.servers.settings(guild_id)
+        channels = [settings.audit_channel or settings.review_channel]
+        await bot.write_down(guild_id, [reviews.bad_pattern(pattern)], *channels)
 
     return alert
 

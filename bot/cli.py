@@ -279,6 +279,8 @@ def doctor(config: ConfigPath = None) -> None:
     console.print("config    fine")
     console.print("database  fine, schema up to date")
     console.print(f"models    {models}")
+    if settings.safety.check:
+        console.print(f"check     {settings.safety.check} can be asked", markup=False, soft_wrap=True)
     for route, found in routes.items():
         console.print(f"route     {route}: {found}", markup=False, soft_wrap=True)
     application_id, name = _application(settings)

@@ -15,6 +15,7 @@ from yarl import URL
 from bot.jobs.archive import Archive
 from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
+from bot.jobs.safety import Safety
 from bot.jobs.store import Store
 from bot.jobs.usage import Books
 from bot.media.charts import Charts
@@ -22,6 +23,7 @@ from bot.ui import answer
 from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
+from bot.ui.reviews import BlockedButton, ReportButton, ReviewButton
 from bot.ui.usage import SheetButton
 
 log = structlog.get_logger(__name__)
@@ -34,6 +36,7 @@ COGS = (
     "cogs.settings",
     "cogs.usage",
     "cogs.joining",
+    "cogs.safety",
     "cogs.about",
 )
 
@@ -65,6 +68,7 @@ class AnimaticBot(commands.AutoShardedBot):
     archive: Archive
     books: Books
     charts: Charts
+    safety: Safety
     serves_commands = True
 
     def __init__(
@@ -93,6 +97,7 @@ class AnimaticBot(commands.AutoShardedBot):
         self.add_dynamic_items(
             JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton, SheetButton
         )
+        self.add_dynamic_items(ReportButton, ReviewButton, BlockedButton)
         if not self.serves_commands:
             return
         for cog in COGS:
@@ -118,6 +123,11 @@ class AnimaticBot(commands.AutoShardedBot):
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             log.info("server_not_asked", guild=guild_id, error=type(error).__name__)
         return False
+
+    async def note(self, guild_id: int, lines: Sequence[str]) -> None:
+        """Write down, in a server's audit channel, what somebody did. Never raises."""
+        settings = await self.servers.settings(guild_id)
+        await self.write_down(guild_id, lines, settings.audit_channel)
 
     def reader(self, interaction: discord.Interaction["AnimaticBot"]) -> Reader:
         """Somebody to whom commands are named."""

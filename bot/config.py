@@ -49,6 +49,7 @@ PREFIX = "ANIMATIC_"
 DEFAULT_SLOTS = 5  # of a route that is not configured any more
 LARGEST_SECRET = 64 * 1024  # bytes
 DATABASES = ("sqlite+aiosqlite", "postgresql+asyncpg")
+CALLABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 MODEL_NAME = re.compile(r"[a-z0-9_-]{1,32}")
 
 
@@ -390,6 +391,28 @@ class CallbacksSettings(Section):
     port: int = Field(default=8771, ge=0, le=65535, description="The port there")
 
 
+def _callable_name(value: str) -> str:
+    if not CALLABLE.fullmatch(value):
+        raise ValueError("must be a module and a function in it, with a colon between")
+    return value
+
+
+class SafetySettings(Section):
+    """[safety]"""
+
+    check: Annotated[str, AfterValidator(_callable_name)] | None = Field(
+        default=None,
+        description="A check of your own, asked before every clip: see docs/safety.md; unset: none",
+        examples=["my_checks:look"],
+    )
+    check_seconds: float = Field(
+        default=10, gt=0, le=60, description="Seconds until a check without an answer counts as failed"
+    )
+    check_failed: Literal["refuse", "allow"] = Field(
+        default="refuse", description="What happens to a clip whose check failed: refuse or allow"
+    )
+
+
 class NetworkSettings(Section):
     """[network]"""
 
@@ -440,6 +463,7 @@ class Config(BaseSettings):
     discord: DiscordSettings = DiscordSettings()
     store: StoreSettings = StoreSettings()
     data: DataSettings = DataSettings()
+    safety: SafetySettings = SafetySettings()
     network: NetworkSettings = NetworkSettings()
     callbacks: CallbacksSettings = CallbacksSettings()
     logging: LoggingSettings = LoggingSettings()

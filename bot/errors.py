@@ -12,6 +12,10 @@ class Refusal(Exception):
     """The person can fix it. `str(refusal)` is the sentence they read; it costs nothing."""
 
 
+class PrivateRefusal(Refusal):
+    """One that only this person may read, such as why they are blocked."""
+
+
 class Cause(StrEnum):
     """Why a job stopped or stalled; each has one sentence in `bot.ui.cards`."""
 

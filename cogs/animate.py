@@ -19,8 +19,8 @@ from bot.jobs.desk import Ask, Plan, picture_rules
 from bot.jobs.models import Menu
 from bot.media.picture import refuse_by_size
 from bot.ui import answer, catalogue, forms
-from bot.ui.controls import who
-from bot.ui.sources import Source, attached, fetch, pictures_of
+from bot.ui.controls import is_age_restricted, who
+from bot.ui.sources import Source, attached, fetch, forwarded_from, pictures_of
 
 PICTURES_AT_ONCE = 4  # requests whose pictures are in memory at the same time
 MOST_PICKED = 1000  # menus that were opened and not sent; a person looks at one at a time
@@ -80,6 +80,9 @@ class Animate(commands.Cog):
             raise answer.nothing_to_animate()
         desk = self.bot.desk
         await desk.admit(who(interaction))
+        source = self.bot.get_channel(forwarded_from(message) or 0)
+        if is_age_restricted(source) and not who(interaction).age_restricted:
+            raise answer.stays_age_restricted()
         owner_id = await desk.picture_owner(message.id, message.author.id)
         await desk.require_consent(who(interaction), owner_id)
         custom_id = f"{FORM}{interaction.id}"

@@ -11,10 +11,10 @@ from discord import ui
 from discord.ext import commands
 
 from bot.client import AnimaticBot
-from bot.errors import Refusal
+from bot.errors import PrivateRefusal, Refusal
 from bot.jobs.desk import Dear, Who
 from bot.ui import answer
-from bot.ui.controls import JobButton, thread_of
+from bot.ui.controls import JobButton, is_age_restricted, thread_of
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,8 @@ class Requeue(commands.Cog):
         try:
             self._require_permissions(payload)
             await self.bot.desk.again(self._who(payload), job, confirmed=False)
+        except PrivateRefusal:
+            await self._tell(payload, answer.why_is_private(payload.user_id), NOTICE_SECONDS)
         except Refusal as refusal:
             await self._tell(payload, f"<@{payload.user_id}> {refusal}", NOTICE_SECONDS)
         except Dear as dear:
@@ -69,6 +71,7 @@ class Requeue(commands.Cog):
             guild_id=payload.guild_id,
             moderator=bool(channel and member and channel.permissions_for(member).manage_messages),
             roles=frozenset(role.id for role in member.roles) if member else frozenset(),
+            age_restricted=is_age_restricted(channel),
         )
 
     def _channel(

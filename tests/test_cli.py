@@ -146,6 +146,32 @@ async def test_doctor_checks_all_it_can_without_spending(config: Path) -> None:
     assert "client_id=" in out
 
 
+CHECKS = "async def look(proposal): ...\ndef plain(proposal): ...\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("owners_checks:look", 0, "check     owners_checks:look can be asked"),
+        ("owners_checks:plain", 2, 'safety.check = "owners_checks:plain": plain must be an `async def`'),
+        ("no_such_checks:look", 2, "no_such_checks cannot be imported (ModuleNotFoundError)"),
+        ("owners_checks", 2, "must be a module and a function in it, with a colon between"),
+    ],
+)
+async def test_doctor_loads_the_owners_check(
+    config: Path, tmp_path: Path, name: str, code: int, words: str
+) -> None:
+    """As the start does: what is wrong with it is told before a member asks."""
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "owners_checks.py").write_text(CHECKS)
+    with config.open("a") as file:
+        file.write(f'[safety]\ncheck = "{name}"\n')
+
+    ended, out, err = await animatic("doctor", "--config", config, cwd=tmp_path / "checks")
+
+    assert (ended, words in out + err) == (code, True)
+
+
 @pytest.mark.parametrize(
     ("key", "code", "words"),
     [

@@ -19,8 +19,9 @@ from bot.errors import Cause, Refusal
 from bot.jobs.announcing import Waiting
 from bot.jobs.archive import HISTORY_PAGE, QUEUE_PAGE, Line, Past, Shown, Turn, Way
 from bot.jobs.browsing import MINE, Crowd
-from bot.jobs.desk import Ask, Forgetting, asked, possible
+from bot.jobs.desk import Ask, Forgetting, asked, blocked, possible
 from bot.jobs.guilds import (
+    LONGEST_PATTERN,
     MOST_CENTS,
     MOST_CHOSEN,
     MOST_CLIPS,
@@ -32,9 +33,11 @@ from bot.jobs.guilds import (
 from bot.jobs.health import Trouble
 from bot.jobs.machine import OPEN, Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
+from bot.jobs.moderation import COMMENTS_SHOWN, Block, Review, Verdict
+from bot.jobs.safety import BLOCKS_PAGE, LONGEST_REASON, LONGEST_WORDS, Blocking, Case
 from bot.jobs.usage import TOP, Month, Sheet, Usage
 from bot.providers.base import Capabilities
-from bot.ui import answer, cards, catalogue, forms, guide, lists
+from bot.ui import answer, cards, catalogue, forms, guide, lists, reviews
 from bot.ui import settings as panels
 from bot.ui import usage as usages
 from bot.ui.controls import LABELS, ConsentButton, JobButton, ModelSelect, form_ask
@@ -607,9 +610,77 @@ def test_buttons_of_lists_are_understood_again() -> None:
         lists.HistoryButton(turn),
         guide.ForgetButton(USER, "posts"),
         usages.SheetButton(USER, Month(2026, 9)),
+        reviews.ReportButton(ID),
+        reviews.ReviewButton(ID, "block"),
+        reviews.BlockedButton(10**5, "Newer", everywhere=True),
     ]
 
     check_controls([item.item.to_component_dict() for item in items])
     for item in items:
         fits = [other for other in items if other.template.fullmatch(item.custom_id)]
         assert fits == [item]
+
+
+# Reports and blocks
+
+
+def wordy_review(state: Verdict) -> Review:
+    return Review(
+        job_id=ID,
+        guild_id=USER,
+        state=state,
+        post_id=USER,
+        channel_id=USER,
+        shown_in=USER,
+        shown_as=USER,
+        decided_by=USER,
+        decided_at=a_job(State.QUEUED).created_at,
+        cleared_at=None,
+        reasons=dict.fromkeys([*reviews.REASONS, "of a newer version"], 10**6),
+        words=("Ж@`" * LONGEST_WORDS,) * COMMENTS_SHOWN,
+    )
+
+
+@pytest.mark.parametrize("state", Verdict)
+def test_every_review(state: Verdict) -> None:
+    """With the longest prompts, every reason, and as many words of reporters as are shown."""
+    job, review = wordy_job(State.DELIVERED), wordy_review(state)
+    payload = reviews.layout(job, review, fallback=True).to_components()
+
+    check_message(payload)
+    for button in (part for part in walk(payload) if part["type"] == BUTTON):
+        assert reviews.ReviewButton.__discord_ui_compiled_template__.fullmatch(button["custom_id"])
+    if state is not Verdict.OPEN:
+        case = Case(job=job, review=review, gone=False, cancelled=10**6)
+        assert len(reviews.audit_decision(USER, case)) <= CONTENT
+
+
+def test_the_modals_of_reports() -> None:
+    """Each is understood by its custom_id."""
+    for form, understood in (
+        (reviews.report_form(ID), reviews.REPORT_FORM),
+        (reviews.block_form(ID), reviews.BLOCK_FORM),
+    ):
+        check_modal(form.to_dict())
+        assert understood.fullmatch(form.custom_id)
+
+
+def test_the_list_of_blocks() -> None:
+    """A page of them with the longest reasons, and what is said of one."""
+    now = a_job(State.QUEUED).created_at
+    block = Block(
+        guild_id=USER, member_id=USER, reason="@`" * (LONGEST_REASON // 2), until=now, by=USER, at=now
+    )
+    for everywhere in (True, False):
+        view = reviews.blocked_list([block] * BLOCKS_PAGE, 10**5, 10**6, everywhere=everywhere)
+        check_message(view.to_components())
+    check_message(reviews.blocked_list([], 0, 0, everywhere=False).to_components())
+    done = Blocking(block=block, cancelled=10**6, under_way=10**6)
+    for sentence in (
+        reviews.blocked_answer(done),
+        reviews.audit_block(USER, done),
+        reviews.bad_pattern("@`" * LONGEST_PATTERN),
+        str(blocked(block)),
+        *(str(refusal) for refusal in (reviews.cannot_be_blocked(USER), reviews.not_a_clip())),
+    ):
+        assert len(sentence) <= CONTENT

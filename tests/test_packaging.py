@@ -64,7 +64,8 @@ def test_every_locked_line_has_hashes_and_no_address(lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("requirements.lock", ("charts", "demo", "postgres")), ("requirements-dev.lock", ("dev",))]
+    ("lock", "extras"),
+    [("requirements.lock", ("charts", "demo", "postgres")), ("requirements-dev.lock", ("dev",))],
 )
 def test_a_lock_has_all_that_is_declared(lock: str, extras: tuple[str, ...]) -> None:
     """A dependency that was added without `make lock` is found here and not by a user."""

@@ -120,6 +120,10 @@ class Announcer(Protocol):
         """
         ...
 
+    async def take_down(self, job: Job) -> bool:
+        """Delete a posted clip, and its card where that still stands. Whether the post is gone. Never raises."""
+        ...
+
     async def clear_card(self, job: Job) -> None:
         """Look in the channel for the card of a draft that was called off, and show on it that it was.
 

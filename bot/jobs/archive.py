@@ -12,6 +12,7 @@ from bot.jobs.browsing import Browsing, Crowd, Shelf
 from bot.jobs.desk import Who
 from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
+from bot.jobs.moderation import Moderation
 from bot.jobs.pacing import Pace
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities
@@ -96,6 +97,7 @@ class Archive:
         self.keep_days = keep_days
         self._store = store
         self._browsing = Browsing(store)
+        self._moderation = Moderation(store)
         self._now = now
         self._slots = slots
 
@@ -154,7 +156,10 @@ class Archive:
     async def show(self, shelf: Shelf, job_id: str) -> Shown:
         """One clip, whatever became of it. Raises Refusal when it is not known here, or not to be seen."""
         job = await self._store.get(job_id.strip().lower())
-        if job is None or not shelf.holds(job):
+        hidden = (
+            job is not None and job.asker_id != shelf.reader_id and await self._moderation.removed(job.id)
+        )
+        if job is None or hidden or not shelf.holds(job):
             raise sentences.unknown_clip()
         parent = await self._store.get(job.parent_id) if job.parent_id else None
         return Shown(

@@ -8,12 +8,13 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, tuple_
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import Store, job_of
-from bot.jobs.tables import IS_OPEN, jobs, ledger, members
+from bot.jobs.tables import IS_OPEN, blocks, jobs, ledger, members, reports, reviews
 
 WAITING = (State.DRAFT, State.QUEUED)
 WORKING = (State.SUBMITTING, State.RENDERING, State.POSTING)
 MINE = (State.DELIVERED, State.FAILED, State.UNDELIVERABLE)  # what a person's own history shows
 MOST_CHANNELS = 2000
+_REMOVED = select(reviews.c.job_id).where(reviews.c.state == "removed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,7 @@ class Browsing:
                     jobs.c.state == State.DELIVERED,
                     jobs.c.channel_id.in_(seen),
                     jobs.c.post_channel_id.is_(None),  # else it went to its asker alone
+                    jobs.c.id.not_in(_REMOVED),
                 ),
                 (jobs.c.asker_id == shelf.reader_id) & jobs.c.state.in_(MINE),
             ),
@@ -189,9 +191,24 @@ class Browsing:
     async def wishes_of(self, member_id: int) -> dict[str, object]:
         """What the bot has noted about a member besides jobs."""
         query = select(members.c.pictures_withheld_at, members.c.forget_before)
+        held = select(blocks.c.guild_id, blocks.c.reason, blocks.c.until, blocks.c.at)
+        said = select(reports.c.job_id, reports.c.reason, reports.c.words, reports.c.at)
+        lists = {
+            "blocks": held.where(blocks.c.member_id == member_id),
+            "reports": said.where(reports.c.reporter_id == member_id)
+            .order_by(reports.c.id.desc())
+            .limit(500),
+        }
         async with self._store.reading() as connection:
             row = (await connection.execute(query.where(members.c.id == member_id))).mappings().first()
-            return dict(row) if row else {}
+            noted: dict[str, object] = dict(row) if row else {}
+            for name, listed in lists.items():
+                rows = [dict(one) for one in (await connection.execute(listed)).mappings()]
+                if rows:
+                    noted[name] = [
+                        {k: str(v) if k.endswith("_id") else v for k, v in one.items()} for one in rows
+                    ]
+            return noted
 
     async def _list(self, query: Select[tuple[object, ...]]) -> list[Job]:
         async with self._store.reading() as connection:

@@ -4,7 +4,8 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,11 +13,12 @@ from typing import TypeVar
 
 import structlog
 
-from bot.errors import Refusal
+from bot.errors import PrivateRefusal, Refusal
 from bot.failpoints import reach
 from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget, Scope
+from bot.jobs.checks import Checker, Proposal
 from bot.jobs.guilds import GuildSettings, SettingsOf, WhosePictures, usual_settings
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits
@@ -35,6 +37,8 @@ from bot.jobs.machine import (
 )
 from bot.jobs.members import Members
 from bot.jobs.models import Menu, Model
+from bot.jobs.moderation import Block, Moderation
+from bot.jobs.rules import BadPattern, broken
 from bot.jobs.store import AlreadyThere, Store, new_job_id
 from bot.jobs.tally import Load
 from bot.providers.base import Only, Picture, PictureRules, nearest_ratio
@@ -49,6 +53,8 @@ USUAL = GuildSettings()
 ASKED_FOR = timedelta(hours=1)  # a question to the owner of a picture stands
 ALLOWED_FOR = timedelta(days=1)  # and their yes holds
 MOST_ASKED = 1000
+LOOKING_AT_ONCE = 2  # prompts that are looked through for what a server blocks
+MOST_TOLD_OF = 1000
 
 _T = TypeVar("_T", int, str)
 
@@ -58,6 +64,7 @@ class Who:
     """The person who asks, and where. `interaction_id` and `upload_limit` (bytes) come with an interaction.
 
     `roles` are the ids of the person's roles in the server. `thread_of` is the channel that a thread is in.
+    `age_restricted`: Discord shows that channel to adults only.
     """
 
     id: int
@@ -68,6 +75,7 @@ class Who:
     roles: frozenset[int] = field(default=frozenset(), repr=False)
     interaction_id: int | None = None
     upload_limit: int | None = None
+    age_restricted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,9 +337,27 @@ def _model(name: str | None, menu: Menu) -> Model:
     return model
 
 
-def _permit(who: Who, settings: GuildSettings) -> None:
-    """Raises Refusal when this person may not have a clip made here and now."""
-    settings.admit(channels=(who.channel_id, who.thread_of), roles=who.roles, moderator=who.moderator)
+def _proposal(who: Who, plan: Plan, pictures: Pictures) -> Proposal:
+    return Proposal(
+        member_id=who.id,
+        channel_id=who.channel_id,
+        guild_id=who.guild_id,
+        age_restricted=who.age_restricted,
+        prompt=plan.prompt,
+        negative_prompt=plan.negative_prompt,
+        picture=pictures.first.data if pictures.first else None,
+        end_picture=pictures.last.data if pictures.last else None,
+    )
+
+
+def blocked(block: Block) -> PrivateRefusal:
+    """What somebody reads who may not have clips made."""
+    here, team = ("here", "this server's moderators") if block.guild_id else ("by me", "this bot's owner")
+    until = f" until <t:{int(block.until.timestamp())}:f>" if block.until else ""
+    reason = f"The reason given: “{block.reason}”" if block.reason else "No reason was given"
+    return PrivateRefusal(
+        f"You may not have clips made {here}{until}. {reason}. If you think that this is wrong, ask {team}. {FREE}"
+    )
 
 
 def _affordable(model: Model, most_cents: int | None) -> bool:
@@ -357,6 +383,14 @@ async def no_alert(_guild_id: int | None, _budget: Budget, _mark: int) -> None:
     """Nobody is told."""
 
 
+# Told, once, of a server's pattern that cannot be looked for.
+PatternAlert = Callable[[int, str], Awaitable[None]]
+
+
+async def no_pattern_alert(_guild_id: int, _pattern: str) -> None:
+    """Nobody is told."""
+
+
 class Desk:
     def __init__(
         self,
@@ -371,6 +405,8 @@ class Desk:
         settings: SettingsOf = usual_settings,
         budgets: BudgetsOf = no_budgets,
         alert: Alert = no_alert,
+        checker: Checker | None = None,
+        pattern_alert: PatternAlert = no_pattern_alert,
     ) -> None:
         self.menu = menu
         self._budgets_of = budgets
@@ -378,6 +414,11 @@ class Desk:
         self._settings_of = settings
         self._store = store
         self._members = Members(store)
+        self._moderation = Moderation(store)
+        self._checker = checker or Checker()
+        self._pattern_alert = pattern_alert
+        self._told_of: set[tuple[int, str]] = set()
+        self._looking = asyncio.Semaphore(LOOKING_AT_ONCE)
         # Who was asked to let whom use their pictures, until when.
         self._asked: dict[tuple[int, int, int], datetime] = {}
         self._limits = limits
@@ -493,8 +534,12 @@ class Desk:
         if picture_by is not None and pictures.first:
             await self.require_consent(who, picture_by)
         settings = await self.settings(who.guild_id)
-        _permit(who, settings)
+        await self._permit(who, settings)
+        if parent:
+            await self._require_usable(who, parent)
         self._refuse_dear(plan, settings)
+        await self._refuse_rules(who.guild_id, settings, plan.prompt, plan.negative_prompt)
+        await self._checker.refuse(_proposal(who, plan, pictures))
         rules = settings.requeues
         limited_by = await self._limited_by(who, settings)
         goes_to, asked_in = self._posted_in(who, settings), who.thread_of or who.channel_id
@@ -521,6 +566,7 @@ class Desk:
             lineage=lineage,
             picture_by=picture_by if pictures.first and picture_by != who.id else None,
             upload_limit=who.upload_limit,
+            age_restricted=who.age_restricted,
             model=plan.model.name,
             route=plan.model.route,
             variant=plan.model.variant,
@@ -568,6 +614,13 @@ class Desk:
         reach("desk.queued")
         assert moved is not None, "a draft has one writer"
         logger.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
+        try:  # whoever blocks or takes down meanwhile calls off only what they see waiting
+            await self._refuse_blocked(who)
+            if parent:
+                await self._require_usable(who, parent)
+        except Refusal:
+            if await self.call_off([moved]):
+                raise
         self._wake()
         await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
@@ -608,8 +661,70 @@ class Desk:
 
         `request` looks again, in the transaction that counts.
         """
-        _permit(who, await self.settings(who.guild_id))
+        await self._permit(who, await self.settings(who.guild_id))
         self._admit(await self._store.load(who.id))
+
+    async def _permit(self, who: Who, settings: GuildSettings) -> None:
+        """Raises Refusal when this person may not have a clip made here and now."""
+        await self._refuse_blocked(who)
+        settings.admit(channels=(who.channel_id, who.thread_of), roles=who.roles, moderator=who.moderator)
+
+    async def _refuse_blocked(self, who: Who) -> None:
+        if block := await self._moderation.block_of(who.guild_id, who.id, self._now()):
+            raise blocked(block)
+
+    async def _require_usable(self, who: Who, parent: Job) -> None:
+        """Raises Refusal where nothing may come from this clip, or nothing here."""
+        if await self._moderation.removed(parent.id):
+            raise Refusal(f"The moderators have taken this clip away, so I do not make it again. {FREE}")
+        if parent.age_restricted and not who.age_restricted:
+            raise Refusal(
+                f"This clip was made in an age-restricted channel, and what comes from it stays in such. {FREE}"
+            )
+
+    async def _refuse_rules(
+        self, guild_id: int | None, settings: GuildSettings, prompt: str, negative_prompt: str | None
+    ) -> None:
+        """Raises Refusal where a prompt has what this server blocks."""
+        words, patterns = settings.blocked_words, settings.blocked_patterns
+        if not (words or patterns):
+            return
+        try:
+            async with self._looking:
+                found = await asyncio.to_thread(broken, words, patterns, prompt, negative_prompt)
+        except BadPattern as bad:
+            await self._tell_of_pattern(guild_id, bad.pattern)
+            raise PrivateRefusal(
+                "I could not look through your prompt for what this server blocks, so I did not start. "
+                f"The moderators can mend that. {FREE}"
+            ) from None
+        if found:
+            where = "negative prompt" if found.negative else "prompt"
+            raise PrivateRefusal(
+                f"A rule of this server forbids “{found.word}” in a {where}. Please say it otherwise. {FREE}"
+                if found.word
+                else f"A rule of this server forbids something in this {where}. Please say it otherwise. {FREE}"
+            )
+
+    async def _tell_of_pattern(self, guild_id: int | None, pattern: str) -> None:
+        logger.warning("pattern_not_looked_for", guild=guild_id)
+        if guild_id is not None and (guild_id, pattern) not in self._told_of:
+            if len(self._told_of) >= MOST_TOLD_OF:
+                self._told_of.clear()
+            self._told_of.add((guild_id, pattern))
+            await self._pattern_alert(guild_id, pattern)
+
+    async def call_off(self, jobs: Iterable[Job]) -> int:
+        """Cancel those of these jobs that are not paid yet, and show it on their cards. Their number."""
+        cancelled = 0
+        for job in jobs:
+            if job.state in CANCELLABLE and (
+                moved := await self._store.advance(job, Cancelled(), self._now())
+            ):
+                cancelled += 1
+                await self._announcer.draw(moved, Waiting())
+        self._wake()
+        return cancelled
 
     async def again(self, who: Who, parent: Job, *, confirmed: bool = True) -> Job:
         """Queue the clip of a post again, in this person's name. Raises Refusal.
@@ -617,7 +732,7 @@ class Desk:
         Not `confirmed`, raises Dear where the price is one that this server wants a person to confirm.
         """
         settings = await self.settings(who.guild_id)
-        _permit(who, settings)
+        await self._permit(who, settings)
         rules = settings.requeues
         rules.admit_person(who.roles, moderator=who.moderator)
         await self.require_consent_for(who, parent)
@@ -729,7 +844,8 @@ class Desk:
             self._asked.pop((who.guild_id, who.id, asker_id), None)
 
     async def require_consent_for(self, who: Who, parent: Job) -> None:
-        """The same, for what is to come from this clip."""
+        """The same, for what is to come from this clip; and where nothing may."""
+        await self._require_usable(who, parent)
         if parent.picture_file:
             await self.require_consent(who, parent.picture_by or parent.asker_id)
 
@@ -774,8 +890,10 @@ class Desk:
         if job.state is not State.UNSURE:
             raise Refusal("There is nothing to try again here any more.")
         now = self._now()
+        await self._refuse_blocked(who)
         settings = await self.settings(job.guild_id)
         settings.refuse_paused()
+        await self._refuse_rules(job.guild_id, settings, job.prompt, job.negative_prompt)
 
         def admit(load: Load) -> None:
             self._within(load, job.price_cents, now)
@@ -841,6 +959,11 @@ class Desk:
         self._only_for(who, job, "have this clip posted")
         if job.guild_id != who.guild_id:
             raise Refusal("This clip belongs to another server.")
+        await self._refuse_blocked(who)
+        if job.age_restricted and not who.age_restricted:
+            raise Refusal(
+                "This clip was asked for in an age-restricted channel, so I post it only in such. The clip is kept."
+            )
         (await self.settings(who.guild_id)).admit_channel((who.channel_id, who.thread_of))
         if job.redelivered_at and job.state is State.POSTING:
             return job

@@ -46,6 +46,7 @@ from bot.jobs.machine import (
 )
 from bot.jobs.members import Members
 from bot.jobs.models import Menu, Way
+from bot.jobs.moderation import Moderation
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.schedule import Schedule
 from bot.jobs.store import MOST_RESCUED, AlreadyThere, Store
@@ -111,6 +112,7 @@ class Engine:
         self._schedule = Schedule(store=store, can=self._can, now=now)
         self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
         self._members = Members(store)
+        self._moderation = Moderation(store)
         self._forgetting = False
         self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
@@ -331,6 +333,7 @@ class Engine:
             await self._store.forget_guilds(now - self._forget_servers_after)
             await self._members.forget_costs(now)
             await self._members.forget_consents(now)
+            await self._moderation.forget_blocks(now)
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
@@ -350,6 +353,10 @@ class Engine:
             if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
                 self._start(self._finish(job), job.id)
 
+        for job, review in await self._moderation.post_left(now):
+            if job.id not in self._in_hand:
+                self._start(self._take_down(replace(job, post_id=review.post_id)), job.id)
+
         if not self._forgetting and (forgotten := await self._members.to_forget()):
             self._forgetting = True
             self._start(self._forget(forgotten))
@@ -363,6 +370,11 @@ class Engine:
                     await self._members.forgotten(job)
         finally:
             self._forgetting = False
+
+    async def _take_down(self, job: Job) -> None:
+        """Once more, the post of a clip that moderators took away."""
+        if await self._announcer.take_down(job):
+            await self._moderation.cleared(job.id, self._now())
 
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""

@@ -4,7 +4,6 @@
 config is stored, so a change of the config reaches every server that has not decided for itself.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bot.errors import Refusal
 from bot.jobs.budgets import Budget, Scope, Stretch
 from bot.jobs.limits import RequeueRules
+from bot.jobs.rules import BadPattern, compiled
 from bot.jobs.store import Store
 
 log = structlog.get_logger(__name__)
@@ -159,11 +159,14 @@ def _either(ids: Collection[int], mention: str) -> str:
 
 
 def refuse_bad_pattern(pattern: str) -> None:
-    """Raises Refusal where this is no regular expression of Python's."""
+    """Raises Refusal where this is no regular expression of RE2's, or too large a one."""
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError):
-        raise Refusal(f"`{pattern.replace('`', ' ')}` is not a pattern that I understand.") from None
+        compiled(pattern)
+    except BadPattern:
+        raise Refusal(
+            f"`{pattern.replace('`', ' ')}` is not a pattern that I understand. Patterns are those of RE2: "
+            "without look-around and back-references, and not too large."
+        ) from None
 
 
 # Asked with a server's id, None outside of servers.

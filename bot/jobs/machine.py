@@ -89,7 +89,8 @@ class Job:
     (`redelivered_at`); then the card stands in `card_channel_id`. `budget_channel_id` is the channel whose
     clips a day it counts among, when that is not `channel_id`: a thread counts with the channel it is in.
     `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
-    picture, where that was not the asker. `lineage` says how the job came from `parent_id`.
+    picture, where that was not the asker. `lineage` says how the job came from `parent_id`. `age_restricted`: it was
+    asked for where Discord shows things to adults only.
     """
 
     id: str
@@ -111,6 +112,7 @@ class Job:
     post_channel_id: int | None = None
     budget_channel_id: int | None = None
     upload_limit: int | None = None
+    age_restricted: bool = False
 
     model: str
     route: str

@@ -3,12 +3,12 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import IS_OPEN, consents, jobs, ledger, members
+from bot.jobs.tables import IS_OPEN, blocks, consents, jobs, ledger, members, reports, reviews
 
 LIMITS_LOOK_BACK = timedelta(days=32)  # limits of a month count the ledger's rows by member
 ERASED_AT_ONCE = 20
@@ -29,6 +29,12 @@ FORGOTTEN = {
     "reference": None,
     "provider_task": None,
     "clip_url": None,
+}
+# What stays without a name: reports lose their words too. Who is blocked stays so.
+NAMELESS: dict[Column[int], dict[str, None]] = {
+    reports.c.reporter_id: {"words": None},
+    reviews.c.decided_by: {},
+    blocks.c.by: {},
 }
 
 
@@ -90,6 +96,10 @@ class Members:
         async def work(connection: AsyncConnection) -> None:
             await note(connection)
             await connection.execute(delete(consents).where(consent))
+            for column, nameless in NAMELESS.items():
+                await connection.execute(
+                    update(column.table).where(column == member_id).values(**{column.name: NOBODY} | nameless)
+                )
             await connection.execute(
                 theirs.where(jobs.c.picture_by.not_in(withholds)).values(picture_by=None)
             )

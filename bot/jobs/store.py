@@ -71,12 +71,15 @@ from bot.jobs.tables import (
     IS_OPEN,
     IS_PAUSED,
     Utc,
+    blocks,
     events,
     guilds,
     jobs,
     ledger,
     metadata,
     notes,
+    reports,
+    reviews,
     workers,
 )
 from bot.jobs.tally import Load, Tally, taken
@@ -546,9 +549,12 @@ class Store:
             )
 
     async def forget_guilds(self, left_before: datetime) -> int:
-        """Delete what servers have decided that the bot left so long ago. Their number."""
+        """Delete what servers have decided and reported that the bot left so long ago. Their number."""
 
         async def work(connection: AsyncConnection) -> int:
+            left = select(guilds.c.guild_id).where(guilds.c.left_at < left_before)
+            for table in (blocks, reports, reviews):
+                await connection.execute(delete(table).where(table.c.guild_id.in_(left)))
             gone = await connection.execute(delete(guilds).where(guilds.c.left_at < left_before))
             return gone.rowcount
 

@@ -80,6 +80,7 @@ jobs = Table(
     Column("post_channel_id", BigInteger),
     Column("budget_channel_id", BigInteger),
     Column("upload_limit", BigInteger),
+    Column("age_restricted", Boolean, nullable=False),
     Column("model", String(32), nullable=False),
     Column("route", String(32), nullable=False),
     Column("variant", String(64), nullable=False),
@@ -218,6 +219,59 @@ consents = Table(
     Column("owner_id", BigInteger, primary_key=True, autoincrement=False),
     Column("asker_id", BigInteger, primary_key=True, autoincrement=False),
     Column("until", Utc, nullable=False),
+)
+
+# Who may not have clips made, where (EVERYWHERE: in all servers), why, and until when (NULL: until unblocked).
+EVERYWHERE = 0
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("guild_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("member_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", String(200)),
+    Column("until", Utc),
+    Column("by", BigInteger, nullable=False),
+    Column("at", Utc, nullable=False),
+)
+
+# What members say about clips, and what the moderators made of it: one review a clip.
+HAS_REPORTER = text("reporter_id <> 0")
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("job_id", String(20), nullable=False),
+    Column("guild_id", BigInteger, nullable=False),
+    Column("reporter_id", BigInteger, nullable=False, index=True),
+    Column("reason", String(16), nullable=False),
+    Column("words", String(500)),
+    Column("at", Utc, nullable=False),
+    Index(
+        "reports_once",
+        "job_id",
+        "reporter_id",
+        unique=True,
+        sqlite_where=HAS_REPORTER,
+        postgresql_where=HAS_REPORTER,
+    ),
+)
+
+IS_POST_LEFT = text("state = 'removed' AND cleared_at IS NULL")
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("job_id", String(20), primary_key=True),
+    Column("guild_id", BigInteger, nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("opened_at", Utc, nullable=False),
+    Column("post_id", BigInteger, nullable=False),
+    Column("channel_id", BigInteger, nullable=False),  # of the post
+    Column("shown_in", BigInteger),  # the moderators' message: its channel and id
+    Column("shown_as", BigInteger),
+    Column("decided_by", BigInteger),
+    Column("decided_at", Utc),
+    Column("cleared_at", Utc),
+    Index("reviews_post_left", "decided_at", sqlite_where=IS_POST_LEFT, postgresql_where=IS_POST_LEFT),
 )
 
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.

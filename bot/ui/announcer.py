@@ -329,6 +329,21 @@ class DiscordAnnouncer:
             done &= await self._try("post_not_deleted", posted.delete())
         return done
 
+    async def take_down(self, job: Job) -> bool:
+        if job.card_id:
+            card = self._card_channel(job).get_partial_message(job.card_id)
+            await self._try("card_not_deleted", card.delete())
+        if job.post_id is None:
+            return True
+        try:
+            await self._channel(job, job.posted_in).get_partial_message(job.post_id).delete()
+        except discord.NotFound:
+            return True
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.warning("post_not_taken_down", job=job.id, error=type(error).__name__)
+            return False
+        return True
+
     async def clear_card(self, job: Job) -> None:
         ours = f"job:{job.id}:"
         try:

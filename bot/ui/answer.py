@@ -109,6 +109,11 @@ def let_go(job: Job) -> str:
     return f"I ask no more. {MONEY[job.owed]}"
 
 
+def audit_press(user_id: int, job: Job, done: str) -> str:
+    """What is written down when a moderator does something with a clip that is not theirs."""
+    return f"<@{user_id}> {done} the clip `{job.id}` of <@{job.asker_id}>."
+
+
 def asked_to_delete() -> str:
     return "Delete this post for everybody? It cannot be brought back."
 
@@ -155,6 +160,15 @@ def asked_owner(owner_id: int, asker_id: int, expires: int) -> str:
 
 def owner_allows(owner_id: int, asker_id: int) -> str:
     return f"<@{asker_id}> <@{owner_id}> lets you use their pictures here for a day. Please start once more."
+
+
+def why_is_private(user_id: int) -> str:
+    """The answer to a reaction where the reason is for this person alone."""
+    return f"<@{user_id}> I cannot make another take of this for you. Press **Again** under it to read why. {FREE}"
+
+
+def stays_age_restricted() -> Refusal:
+    return Refusal(f"This was forwarded from an age-restricted channel, and pictures stay in such. {FREE}")
 
 
 def not_yours_to_allow(owner_id: int) -> Refusal:

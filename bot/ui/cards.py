@@ -18,6 +18,7 @@ from bot.jobs.machine import Job, Lineage, State
 from bot.jobs.models import Menu
 from bot.ui.answer import MONEY, price
 from bot.ui.controls import JobButton
+from bot.ui.reviews import ReportButton
 from bot.ui.text import elapsed, money, plain, quoted
 
 WORKING = discord.Colour.blurple()
@@ -145,7 +146,8 @@ def post(
     made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
     credit = menu.credit(job.model)
     made = f"{made} · {credit}" if credit else made
-    box.add_item(ui.TextDisplay(f"-# {made} · react with {emoji} for another take"))
+    words = ui.TextDisplay[ui.LayoutView](f"-# {made} · react with {emoji} for another take")
+    box.add_item(ui.Section(words, accessory=ReportButton(job.id)))
     return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {DONE_WORDS[job.lineage]}."), box])
 
 

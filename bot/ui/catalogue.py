@@ -9,9 +9,18 @@ COMMANDS = {
     "settings": "Decide where, for whom and at what cost clips are made in this server",
     "pause": "Start no new clips; those being made are finished",
     "resume": "Start new clips again",
+    "block": "Let nothing more be made for somebody, for a while or until you unblock them",
+    "unblock": "Let somebody have clips made again",
+    "blocked": "Who may not have clips made, why and until when",
 }
-OPTIONS = {"everywhere": "In all servers; only for this bot's owner"}
+OPTIONS = {
+    "everywhere": "In all servers; only for this bot's owner",
+    "blocked_member": "Whom",
+    "reason": "Why; they read it",
+    "duration": "How long; until you unblock them when left out",
+}
 ANIMATE_MENU = "Animate this picture"
+REPORT_MENU = "Report this clip"
 
 # How sentences about pictures begin.
 PICTURE = "The picture"

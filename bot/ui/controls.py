@@ -70,6 +70,7 @@ class JobButton(
         await interaction.response.defer(ephemeral=True, thinking=True)
         job = await interaction.client.desk.cancel(who(interaction), self.job_id)
         await interaction.followup.send(answer.cancelled(job), ephemeral=True)
+        await _note(interaction, job, "cancelled")
 
     async def _again(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
@@ -110,19 +111,22 @@ class JobButton(
 
     async def _retry(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
-        await interaction.client.desk.try_again(who(interaction), self.job_id)
+        job = await interaction.client.desk.try_again(who(interaction), self.job_id)
         await interaction.followup.send(answer.TRYING_AGAIN, ephemeral=True)
+        await _note(interaction, job, "tried once more")
 
     async def _drop(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer(ephemeral=True, thinking=True)
         job = await interaction.client.desk.let_go(who(interaction), self.job_id)
         await interaction.followup.send(answer.let_go(job), ephemeral=True)
+        await _note(interaction, job, "let go")
 
     async def _post(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
         await interaction.response.defer(ephemeral=True, thinking=True)
         job = await interaction.client.desk.redeliver(who(interaction), self.job_id)
         await interaction.followup.send(answer.redelivery(job), ephemeral=True)
+        await _note(interaction, job, "posted once more")
 
     async def _delete(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.client.desk.may_delete(who(interaction), self.job_id)
@@ -139,6 +143,7 @@ class JobButton(
         )
         await channel.get_partial_message(self.more[0]).delete()
         await interaction.edit_original_response(content=answer.deleted(job), view=None)
+        await _note(interaction, job, "deleted the post of")
 
     async def _sure(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         user_id, expires = self.more
@@ -248,6 +253,12 @@ async def on_form(interaction: "discord.Interaction[AnimaticBot]") -> None:
         await answer.error(interaction, error)
 
 
+async def _note(interaction: "discord.Interaction[AnimaticBot]", job: Job, done: str) -> None:
+    """Write down what a moderator did with somebody else's clip."""
+    if job.guild_id and interaction.user.id != job.asker_id:
+        await interaction.client.note(job.guild_id, [answer.audit_press(interaction.user.id, job, done)])
+
+
 def form_ask(job: Job, kind: str) -> Ask:
     """What the modal of *Remix* or *Continue* begins with."""
     ask = asked(job)
@@ -259,6 +270,12 @@ def form_ask(job: Job, kind: str) -> Ask:
 def thread_of(channel: object) -> int | None:
     """The channel that a thread is in; None for what is no thread."""
     return channel.parent_id if isinstance(channel, discord.Thread) else None
+
+
+def is_age_restricted(channel: object) -> bool:
+    """Whether Discord shows a channel, or the one that a thread is in, to adults only; as far as it is known."""
+    ask = getattr(channel, "is_nsfw", None)
+    return ask is not None and bool(ask())
 
 
 def who(interaction: discord.Interaction[Any]) -> Who:
@@ -274,4 +291,5 @@ def who(interaction: discord.Interaction[Any]) -> Who:
         roles=frozenset(role.id for role in roles),
         interaction_id=interaction.id,
         upload_limit=interaction.filesize_limit,
+        age_restricted=is_age_restricted(interaction.channel),
     )

@@ -91,13 +91,15 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         "### What is stored about you\n"
         "In this bot's database, until you have it deleted: your Discord id; of each clip its prompt, options, "
         "price, times and state, the ids of its server, channel and messages, and the provider's name and "
-        "address for it; whose picture it was made from; whether others may animate your pictures; and, for a day, "
-        "whom you let use them, or who let you, where a server wants that asked. "
+        "address for it; whose picture it was made from; whether others may animate your pictures; for a day, whom you "
+        "let use them, or who let you, where a server wants that asked; what you reported of clips; and whether, why "
+        "and until when you are blocked. "
         "**No picture is stored there:** pictures and clips hang on the bot's messages in Discord.",
         "### What goes where\n"
         "The prompt, the options and the pictures of a clip go to the provider of its model, without your name "
         "or id. What happens to them there is for the provider's own terms to say.\n"
         + as_many_as_fit(_providers(menu.models.values()), MODELS_LIMIT)
+        + "\nWhoever runs this bot can have requests looked at by a check of their own before that."
         + "\nThe clip and its card are posted in the channel where you asked, or where the server collects clips, "
         "with your name and prompt. What you cost is shown to those who manage the server, by name, and to whoever "
         "runs this bot.",
@@ -106,6 +108,9 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         f"{_days(keep_days)} at most.\n"
         "- The bot's log has ids of clips, servers and members, no prompts and no pictures. How long logs and "
         "backups are kept is up to whoever runs this bot.\n"
+        "- A block stays until it ends or is lifted, also when you have your data deleted. What you reported then "
+        "loses your id and your words. Messages to moderators about reported clips stay in their channel; they never name who "
+        "reported.\n"
         f"- Everything else stays until you use {reader.mention('mydata delete')}.",
         "### What you can do\n"
         f"{reader.mention('mydata export')} gives you all of it as a file. {reader.mention('mydata delete')} "
@@ -168,7 +173,7 @@ def confirm(standing: tuple[int, int, int], member_id: int) -> ui.LayoutView:
         "buttons of their posts stop working. What each one cost stays in the books without you; your id goes "
         "from there after 32 days, when no limit counts on it any more.",
         "- Clips that could not be posted are given up. Cards of clips that failed are deleted.",
-        "- What you chose with /consent stays, so that it can be kept to.",
+        "- What you chose with /consent stays, so that it can be kept to. So do blocks.",
         "",
         "Posted clips stay in their channels, unless you have them deleted too. This cannot be undone.",
     ]

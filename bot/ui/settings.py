@@ -109,7 +109,7 @@ HINTS = {
     "server_cents_per_day": "All members together. Empty: no limit.",
     "server_cents_per_month": "All members together. Empty: no limit.",
     "blocked_words": "One on each line. Empty: none.",
-    "blocked_patterns": "Regular expressions, one on each line. Empty: none.",
+    "blocked_patterns": "Regular expressions of RE2, one on each line. Empty: none.",
 }
 WHOSE = {
     WhosePictures.ANYONE: "Anyone's",

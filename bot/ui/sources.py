@@ -60,6 +60,11 @@ def pictures_of(message: discord.Message) -> list[Source]:
     return list(found.values())[:MOST_PICTURES]
 
 
+def forwarded_from(message: discord.Message) -> int | None:
+    """The channel that a message was forwarded from; None for what was not forwarded."""
+    return message.reference.channel_id if message.message_snapshots and message.reference else None
+
+
 def _files(part: discord.Message | discord.MessageSnapshot) -> Iterator[Source]:
     for attachment in part.attachments:
         if _is_picture(attachment.content_type, attachment.filename):

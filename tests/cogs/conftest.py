@@ -46,7 +46,7 @@ from bot.ui.announcer import file_name, media_of
 from tests.servers.makevid import MakevidServer
 
 ERASE = "Delete for everybody"
-POST_BUTTONS = ["Again", "Remix", "Other model", "Continue", "Delete"]
+POST_BUTTONS = ["Again", "Remix", "Other model", "Continue", "Delete", "Report"]
 SETTLE_SECONDS = 10.0  # less than a notice stands: what sleeps longer is left to the simulated clock
 STEP_SECONDS = 15.0
 MOST_STEPS = 60

@@ -11,6 +11,7 @@ from simcord import InteractionResult, MemberActor
 from bot.jobs.machine import Lineage
 from tests.cogs.conftest import (
     MODELS,
+    POST_BUTTONS,
     Town,
     answer_to,
     buttons,
@@ -372,7 +373,7 @@ async def test_everything_works_on_what_came_from_a_post(town: Town) -> None:
     await town.work_until_done()
     await town.moderator.delete(post)
     [remix] = town.posts()
-    assert buttons(remix) == ["Again", "Remix", "Other model", "Continue", "Delete"]
+    assert buttons(remix) == POST_BUTTONS
 
     await continued(town, town.ada, remix, prompt="on")
     await town.work_until_done()

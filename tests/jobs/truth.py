@@ -302,6 +302,9 @@ class Channel:
     async def erase(self, job: Job, *, post: bool) -> bool:
         return True
 
+    async def take_down(self, job: Job) -> bool:
+        return True
+
     async def clear_card(self, job: Job) -> None:
         pass
 

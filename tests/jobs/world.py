@@ -121,6 +121,8 @@ class NotingAnnouncer:
     can_ask: bool = True
     takes_results: bool = True
     erased: list[tuple[str, bool]] = field(default_factory=list)
+    taken_down: list[tuple[str, int | None]] = field(default_factory=list)
+    on_take_down: deque[Any] = field(default_factory=deque)
     told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
     on_find: deque[Any] = field(default_factory=deque)
@@ -188,6 +190,12 @@ class NotingAnnouncer:
     async def erase(self, job: Job, *, post: bool) -> bool:
         self.erased.append((job.id, post))
         answer = await _next(self.on_erase, True)
+        assert isinstance(answer, bool)
+        return answer
+
+    async def take_down(self, job: Job) -> bool:
+        self.taken_down.append((job.id, job.post_id))
+        answer = await _next(self.on_take_down, True)
         assert isinstance(answer, bool)
         return answer
 

@@ -143,14 +143,15 @@ def test_a_post_plays_in_place_and_says_where_it_came_from() -> None:
     assert "“waves”" in shown
     assert "took 1 min 32 s" in shown
     assert "Made by AI" in shown
-    assert labels(view) == ["Again", "Remix", "Other model", "Continue", "Delete"]
+    assert labels(view) == ["Again", "Remix", "Other model", "Continue", "Delete", "Report"]
 
 
 def test_buttons_carry_their_job() -> None:
     """`job:<id>:<verb>` is all a press needs."""
     ids = [part["custom_id"] for part in parts(a_post(a_job(State.POSTING))) if part["type"] == 2]
 
-    assert ids == [f"job:abc:{verb}" for verb in ("again", "remix", "model", "continue", "delete")]
+    verbs = ("again", "remix", "model", "continue", "delete")
+    assert ids == [*(f"job:abc:{verb}" for verb in verbs), "report:abc"]
 
 
 def test_with_one_model_there_is_no_other() -> None:
@@ -158,7 +159,7 @@ def test_with_one_model_there_is_no_other() -> None:
     menu = replace(MENU, models={"kling": MENU.models["kling"]})
     view = cards.post(a_job(State.POSTING), menu, "a.mp4", seconds_taken=92, emoji="🔁")
 
-    assert labels(view) == ["Again", "Remix", "Continue", "Delete"]
+    assert labels(view) == ["Again", "Remix", "Continue", "Delete", "Report"]
 
 
 @pytest.mark.parametrize("lineage", Lineage)

@@ -1,0 +1,259 @@
+"""Who may not have clips made, and what was reported. SQL, beside the store's."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bot.jobs.machine import NOBODY, OPEN, Job, State
+from bot.jobs.store import MOST_AT_ONCE, Store, job_of
+from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, blocks, jobs, reports, reviews
+
+COMMENTS_SHOWN = 5
+ATTEMPTS = 3
+KEEPS_TRYING = timedelta(days=7)  # to delete a post that was decided to go
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Somebody may not have clips made in a server (`guild_id` None: in all), `until` then or until unblocked."""
+
+    guild_id: int | None
+    member_id: int
+    reason: str | None
+    until: datetime | None
+    by: int
+    at: datetime
+
+
+class Verdict(StrEnum):
+    """What became of a review."""
+
+    OPEN = "open"
+    KEPT = "kept"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A clip that was reported. `post_id` and `channel_id` say where its post was then; `shown_in` and `shown_as` name
+    the channel and the message in which moderators read of it, where they could be told.
+
+    `reasons` counts the reports by reason, `words` are the latest that reporters wrote. Who reported is not in it.
+    """
+
+    job_id: str
+    guild_id: int
+    state: Verdict
+    post_id: int
+    channel_id: int
+    shown_in: int | None
+    shown_as: int | None
+    decided_by: int | None
+    decided_at: datetime | None
+    cleared_at: datetime | None
+    reasons: Mapping[str, int]
+    words: tuple[str, ...]
+
+    @property
+    def reporters(self) -> int:
+        return sum(self.reasons.values())
+
+
+class Moderation:
+    """Blocks, reports and reviews. Every method is one transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # Blocks
+
+    async def block(self, block: Block) -> None:
+        """From now on, instead of any block of this member there before."""
+        row = {
+            "guild_id": block.guild_id or EVERYWHERE,
+            "member_id": block.member_id,
+            "reason": block.reason,
+            "until": block.until,
+            "by": block.by,
+            "at": block.at,
+        }
+
+        async def work(connection: AsyncConnection) -> None:
+            those = update(blocks).where(_blocked(block.guild_id, block.member_id))
+            if not (await connection.execute(those.values(**row))).rowcount:
+                await connection.execute(insert(blocks).values(**row))
+
+        await self._writing(work)
+
+    async def unblock(self, guild_id: int | None, member_id: int, now: datetime) -> bool:
+        """Whether they were blocked there."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            those = _blocked(guild_id, member_id)
+            held = (await connection.execute(select(blocks.c.at).where(those, _holds(now)))).first()
+            await connection.execute(delete(blocks).where(those))
+            return held is not None
+
+        return await self._writing(work)
+
+    async def block_of(self, guild_id: int | None, member_id: int, now: datetime) -> Block | None:
+        """What keeps a member from having clips made in a server: the owner's block goes before the moderators'."""
+        places = {EVERYWHERE, guild_id or EVERYWHERE}
+        query = select(blocks).where(
+            blocks.c.guild_id.in_(places), blocks.c.member_id == member_id, _holds(now)
+        )
+        async with self._store.reading() as connection:
+            row = (await connection.execute(query.order_by(blocks.c.guild_id))).mappings().first()
+            return _block_of(row) if row else None
+
+    async def blocks_in(
+        self, guild_id: int | None, now: datetime, *, skip: int, limit: int
+    ) -> tuple[list[Block], int]:
+        """Those of a server (None: those for all servers), the newest first, and how many there are."""
+        those = (blocks.c.guild_id == (guild_id or EVERYWHERE)) & _holds(now)
+        page = select(blocks).where(those).order_by(blocks.c.at.desc(), blocks.c.member_id)
+        async with self._store.reading() as connection:
+            count = (await connection.execute(select(func.count()).where(those))).scalar_one()
+            rows = await connection.execute(page.offset(skip).limit(limit))
+            return [_block_of(row) for row in rows.mappings()], count
+
+    async def forget_blocks(self, now: datetime) -> None:
+        """Delete those that have ended."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(blocks).where(blocks.c.until <= now))
+
+        await self._writing(work)
+
+    async def open_of(self, member_id: int, guild_id: int | None) -> list[Job]:
+        """A member's jobs in a server (None: in all) that have not ended."""
+        query = select(jobs).where(jobs.c.asker_id == member_id, jobs.c.state.in_(OPEN))
+        if guild_id is not None:
+            query = query.where(jobs.c.guild_id == guild_id)
+        async with self._store.reading() as connection:
+            return [job_of(row) for row in await connection.execute(query)]
+
+    # Reports
+
+    async def report(self, job: Job, reporter_id: int, reason: str, words: str | None, now: datetime) -> None:
+        """Write down what a member says of a posted clip: each once, and nothing where it was decided already."""
+
+        async def work(connection: AsyncConnection) -> None:
+            here = reviews.c.job_id == job.id
+            state = select(reviews.c.state).where(here).with_for_update()
+            found = (await connection.execute(state)).scalar_one_or_none()
+            if found is None:
+                opened = {"job_id": job.id, "guild_id": job.guild_id, "state": Verdict.OPEN, "opened_at": now}
+                place = {"post_id": job.post_id, "channel_id": job.posted_in}
+                await connection.execute(insert(reviews).values(**opened, **place))
+            elif found != Verdict.OPEN or (await connection.execute(_said(job.id, reporter_id))).first():
+                return
+            said = {"job_id": job.id, "guild_id": job.guild_id, "reporter_id": reporter_id, "at": now}
+            await connection.execute(insert(reports).values(**said, reason=reason, words=words))
+
+        await self._writing(work)
+
+    async def has_reported(self, job_id: str, member_id: int) -> bool:
+        async with self._store.reading() as connection:
+            return (await connection.execute(_said(job_id, member_id))).first() is not None
+
+    async def reports_since(self, member_id: int, since: datetime) -> int:
+        """How many a member has made."""
+        query = select(func.count()).where(reports.c.reporter_id == member_id, reports.c.at > since)
+        async with self._store.reading() as connection:
+            return (await connection.execute(query)).scalar_one()
+
+    async def review(self, job_id: str) -> Review | None:
+        """The review of a clip, when it was reported."""
+        said = select(reports.c.reason, reports.c.words).where(reports.c.job_id == job_id)
+        async with self._store.reading() as connection:
+            query = select(reviews).where(reviews.c.job_id == job_id)
+            row = (await connection.execute(query)).mappings().first()
+            if row is None:
+                return None
+            all_said = (await connection.execute(said.order_by(reports.c.id.desc()))).all()
+        values = {name: value for name, value in row.items() if name != "opened_at"}
+        values["state"] = Verdict(values["state"])
+        return Review(
+            **values,
+            reasons=Counter(reason for reason, _ in all_said),
+            words=tuple(words for _, words in all_said if words)[:COMMENTS_SHOWN],
+        )
+
+    async def shown(self, job_id: str, channel_id: int, message_id: int) -> None:
+        """Moderators can read of this review there."""
+        values = {"shown_in": channel_id, "shown_as": message_id}
+        await self._update(reviews.c.job_id == job_id, **values)
+
+    async def decide(self, job_id: str, verdict: Verdict, by: int, now: datetime) -> bool:
+        """Whether this decided it: of two moderators, the first does."""
+        undecided = (reviews.c.job_id == job_id) & (reviews.c.state == Verdict.OPEN)
+        return bool(await self._update(undecided, state=verdict, decided_by=by, decided_at=now))
+
+    async def removed(self, job_id: str) -> bool:
+        """Whether moderators have taken this clip away."""
+        query = select(reviews.c.job_id).where(reviews.c.job_id == job_id, _REMOVED)
+        async with self._store.reading() as connection:
+            return (await connection.execute(query)).first() is not None
+
+    async def waiting_after(self, job_id: str) -> list[Job]:
+        """Jobs made from this one that can still be called off."""
+        query = select(jobs).where(IS_OPEN, jobs.c.parent_id == job_id, jobs.c.state == State.QUEUED)
+        async with self._store.reading() as connection:
+            return [job_of(row) for row in await connection.execute(query)]
+
+    async def post_left(self, now: datetime) -> list[tuple[Job, Review]]:
+        """Clips that were taken away and whose posts still stand, as far as we know."""
+        lately = reviews.c.decided_at > now - KEEPS_TRYING
+        query = select(reviews.c.job_id).where(IS_POST_LEFT, lately).order_by(reviews.c.decided_at)
+        async with self._store.reading() as connection:
+            ids = (await connection.execute(query.limit(MOST_AT_ONCE))).scalars().all()
+        found = [(await self._store.get(job_id), await self.review(job_id)) for job_id in ids]
+        return [(job, review) for job, review in found if job and review]
+
+    async def cleared(self, job_id: str, now: datetime) -> None:
+        """The post of a clip that was taken away is gone."""
+        await self._update(reviews.c.job_id == job_id, cleared_at=now)
+
+    async def _update(self, those: ColumnElement[bool], **values: Any) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            return (await connection.execute(update(reviews).where(those).values(**values))).rowcount
+
+        return await self._writing(work)
+
+    async def _writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """As the store's; of two who write the same row at once, the second sees the first's."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(IntegrityError):
+                return await self._store.writing(work)
+        return await self._store.writing(work)
+
+
+_REMOVED = reviews.c.state == Verdict.REMOVED
+
+
+def _blocked(guild_id: int | None, member_id: int) -> ColumnElement[bool]:
+    return (blocks.c.guild_id == (guild_id or EVERYWHERE)) & (blocks.c.member_id == member_id)
+
+
+def _holds(now: datetime) -> ColumnElement[bool]:
+    return blocks.c.until.is_(None) | (blocks.c.until > now)
+
+
+def _block_of(row: Mapping[Any, Any]) -> Block:
+    return Block(**dict(row) | {"guild_id": row["guild_id"] or None})
+
+
+def _said(job_id: str, reporter_id: int) -> Any:  # Any: a Select of one column
+    assert reporter_id != NOBODY
+    return select(reports.c.id).where(reports.c.job_id == job_id, reports.c.reporter_id == reporter_id)
