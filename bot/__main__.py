@@ -31,6 +31,7 @@ from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
 from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
+from bot.jobs.comparing import Comparing
 from bot.jobs.desk import Alert, BudgetsOf, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.guilds import Guilds, GuildSettings, SettingsOf
@@ -137,6 +138,7 @@ async def build(
             alert=alerts(store, announcer, now, bot.servers.settings),
             settings=bot.servers.settings,
         )
+        bot.comparing = Comparing(desk=bot.desk, store=store, announcer=announcer)
         bot.archive = Archive(
             store=store,
             menu=menu,

@@ -13,10 +13,12 @@ from discord.gateway import DiscordWebSocket
 from yarl import URL
 
 from bot.jobs.archive import Archive
+from bot.jobs.comparing import Comparing
 from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
 from bot.jobs.store import Store
 from bot.ui import answer
+from bot.ui.comparisons import StartButton, VersusButton
 from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 COGS = (
     "cogs.animate",
     "cogs.requeue",
+    "cogs.compare",
     "cogs.lists",
     "cogs.members",
     "cogs.settings",
@@ -59,6 +62,7 @@ class AnimaticBot(commands.AutoShardedBot):
     desk: Desk
     servers: Guilds
     archive: Archive
+    comparing: Comparing
     serves_commands = True
 
     def __init__(
@@ -85,7 +89,14 @@ class AnimaticBot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         self.add_dynamic_items(
-            JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton
+            JobButton,
+            ModelSelect,
+            ConsentButton,
+            HistoryButton,
+            QueueButton,
+            ForgetButton,
+            StartButton,
+            VersusButton,
         )
         if not self.serves_commands:
             return

@@ -4,11 +4,13 @@ Every request is checked here against the model's capabilities and the limits, b
 queued or paid. What a person can mend is raised as a Refusal.
 """
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,6 +19,7 @@ from bot.failpoints import reach
 from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget, Scope
+from bot.jobs.comparisons import Comparison, Comparisons
 from bot.jobs.guilds import GuildSettings, SettingsOf, WhosePictures, usual_settings
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits
@@ -378,6 +381,7 @@ class Desk:
         self._settings_of = settings
         self._store = store
         self._members = Members(store)
+        self._comparisons = Comparisons(store)
         # Who was asked to let whom use their pictures, until when.
         self._asked: dict[tuple[int, int, int], datetime] = {}
         self._limits = limits
@@ -506,17 +510,76 @@ class Desk:
             self._within(load, plan.price_cents, now)
             seen.append(load)
 
-        draft = Job(
-            id=new_job_id(now),
-            created_at=now,
-            changed_at=now,
+        draft = self._draft(
+            who,
+            plan,
+            pictures,
+            now,
             interaction_id=who.interaction_id,
-            guild_id=who.guild_id,
-            channel_id=who.channel_id,
-            asker_id=who.id,
             parent_id=parent.id if parent else None,
             lineage=lineage,
             picture_by=picture_by if pictures.first and picture_by != who.id else None,
+        )
+        try:
+            draft = await self._store.add(draft, admit, limited_by)
+        except AlreadyThere:
+            if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
+                return known
+            raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
+        reach("desk.drafted")
+        [moved] = await self._open([draft], pictures)
+        await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
+        return moved
+
+    async def request_pair(
+        self, who: Who, plans: tuple[Plan, Plan], pictures: Pictures, comparison: Comparison
+    ) -> list[Job]:
+        """Queue the two clips of a comparison, both or none, and post their cards. The jobs, QUEUED. Raises Refusal."""
+        now = self._now()
+        settings = await self.settings(who.guild_id)
+        _permit(who, settings)
+        for plan in plans:
+            self._refuse_dear(plan, settings)
+        a, b = [
+            self._draft(who, plan, pictures, now, comparison_id=comparison.id, sealed=True) for plan in plans
+        ]
+        seen: list[Load] = []
+
+        def admit(job: Job, load: Load) -> None:
+            self._admit(load, wanted=2 if job is a else 1)
+            self._within(load, job.price_cents, now)
+            seen.append(load)
+
+        try:
+            limited_by = await self._limited_by(who, settings)
+            await self._comparisons.start(comparison, *_shuffled(a, b), admit=admit, budgets=limited_by)
+        except AlreadyThere:
+            raise Refusal("This comparison has been started already.") from None
+        moved = await self._open([a, b], pictures)
+        for load, job in zip(seen[-2:], moved, strict=True):
+            await self._tell_of_marks(who, load, job.price_cents)
+        return moved
+
+    async def admit_pair(self, who: Who) -> None:
+        """As `admit`, for two clips at once."""
+        _permit(who, await self.settings(who.guild_id))
+        self._admit(await self._store.load(who.id), wanted=2)
+
+    def _draft(
+        self,
+        who: Who,
+        plan: Plan,
+        pictures: Pictures,
+        now: datetime,
+        **more: Any,  # the other fields of Job
+    ) -> Job:
+        return Job(
+            id=new_job_id(now),
+            created_at=now,
+            changed_at=now,
+            guild_id=who.guild_id,
+            channel_id=who.channel_id,
+            asker_id=who.id,
             upload_limit=who.upload_limit,
             model=plan.model.name,
             route=plan.model.route,
@@ -534,40 +597,50 @@ class Desk:
             end_picture_file=f"end-picture.{pictures.last.extension}" if pictures.last else None,
             price_cents=plan.price_cents,
             reserved_at=now,
+            **more,
         )
+
+    async def _open(self, drafts: Sequence[Job], pictures: Pictures) -> list[Job]:
+        """Post the cards of new jobs, and put them in line: all, or none where one has no card. Raises Refusal."""
+        cards: list[int] = []
         try:
-            draft = await self._store.add(draft, admit, limited_by)
-        except AlreadyThere:
-            if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
-                return known
-            raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
-        reach("desk.drafted")
-        queued = replace(draft, state=State.QUEUED)
-        try:
-            card_id = await self._post_card(queued, pictures)
+            for draft in drafts:
+                queued = replace(draft, state=State.QUEUED)
+                cards.append(await self._post_card(queued, pictures))
         except CannotPost as problem:
-            await self._store.advance(draft, Cancelled(), self._now())
-            logger.warning("card_not_posted", job=draft.id, cause=problem.cause)
+            await self._call_off(drafts, cards)
+            logger.warning("card_not_posted", job=drafts[0].id, cause=problem.cause)
             raise Refusal(
                 f"I could not post in this channel, so I did not start. Please ask a moderator to check "
                 f"my permissions here. {FREE}"
             ) from problem
         except PostLater as problem:
-            await self._store.advance(draft, Cancelled(), self._now())
+            await self._call_off(drafts, cards)
             raise Refusal(
                 f"I could not post, because Discord did not take my message. Please try again. {FREE}"
             ) from problem
         except BaseException:
-            await self._store.advance(draft, Cancelled(), self._now())
+            await self._call_off(drafts, cards)
             raise
         reach("desk.card_posted")
-        moved = await self._store.advance(draft, CardPosted(card_id), self._now())
+        moves = [
+            self._store.advance(draft, CardPosted(card_id), self._now())
+            for draft, card_id in zip(drafts, cards, strict=True)
+        ]
+        moved = [job for job in await asyncio.gather(*moves) if job is not None]
         reach("desk.queued")
-        assert moved is not None, "a draft has one writer"
-        logger.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
+        assert len(moved) == len(drafts), "a draft has one writer"
+        for job in moved:
+            logger.info("job_queued", job=job.id, model=job.model, guild=job.guild_id, asker=job.asker_id)
         self._wake()
-        await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
+
+    async def _call_off(self, drafts: Sequence[Job], cards: Sequence[int]) -> None:
+        """None of these is started; the cards that stand already say so."""
+        for number, draft in enumerate(drafts):
+            moved = await self._store.advance(draft, Cancelled(), self._now())
+            if moved and number < len(cards):
+                await self._announcer.draw(replace(moved, card_id=cards[number]), Waiting())
 
     async def _limited_by(self, who: Who, settings: GuildSettings) -> list[Budget]:
         """The owner's budgets and the server's: the strictest of each kind."""
@@ -658,7 +731,8 @@ class Desk:
 
     async def picture_owner(self, message_id: int, author_id: int) -> int:
         """Who posted the pictures of a message: for one of the bot's own, whose clip it shows."""
-        job = await self._store.by_post(message_id) or await self._store.by_card(message_id)
+        posted = await self._store.by_post(message_id)
+        job = posted[0] if posted else await self._store.by_card(message_id)
         return (job.picture_by or job.asker_id) if job else author_id
 
     async def job(self, job_id: str) -> Job:
@@ -669,7 +743,9 @@ class Desk:
         return job
 
     async def job_of_post(self, message_id: int) -> Job | None:
-        return await self._store.by_post(message_id)
+        """The job whose clip a message carries; None for one with the two clips of a comparison."""
+        jobs = await self._store.by_post(message_id)
+        return jobs[0] if len(jobs) == 1 else None
 
     async def require_consent(self, who: Who, author_id: int) -> None:
         """Raises Refusal when this server does not let this person use a picture of that author, or the author
@@ -864,13 +940,20 @@ class Desk:
         self._only_for(who, job, "delete this clip")
         return job
 
-    def _admit(self, load: Load) -> None:
-        self._limits.admit(by_member=load.by_asker, in_all=load.in_all)
+    def _admit(self, load: Load, *, wanted: int = 1) -> None:
+        self._limits.admit(by_member=load.by_asker, in_all=load.in_all, wanted=wanted)
 
     @staticmethod
     def _only_for(who: Who, job: Job, what: str) -> None:
         if who.id != job.asker_id and not who.moderator:
             raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
+
+
+def _shuffled(one: Job, other: Job) -> tuple[Job, Job]:
+    """In the order of their labels, which must not tell the models: chance decides."""
+    pair = [one, other]
+    random.SystemRandom().shuffle(pair)
+    return pair[0], pair[1]
 
 
 def shape(plan: Plan, first: Picture | None) -> str | None:

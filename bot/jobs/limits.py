@@ -13,8 +13,13 @@ class Limits:
     per_member: int
     in_all: int
 
-    def admit(self, *, by_member: int, in_all: int) -> None:
-        """Raises Refusal when one more would be too many."""
+    def admit(self, *, by_member: int, in_all: int, wanted: int = 1) -> None:
+        """Raises Refusal when one more, or as many as are wanted, would be too many."""
+        if wanted > 1 and by_member + wanted > self.per_member:
+            raise Refusal(
+                f"This takes {wanted} clips at once. You have {by_member} in the works, and one member may have "
+                f"{self.per_member} here. Nothing was charged."
+            )
         if by_member >= self.per_member:
             clips = "clip" if by_member == 1 else "clips"
             raise Refusal(

@@ -86,7 +86,8 @@ class Job:
     `picture_file` and `end_picture_file`; no row holds them. `channel_id` is where the clip was asked for, or
     where a person had it posted later (`redelivered_at`): then the card stands in `card_channel_id`.
     `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
-    picture, where that was not the asker. `lineage` says how the job came from `parent_id`.
+    picture, where that was not the asker. `lineage` says how the job came from `parent_id`. While the job is
+    `sealed`, nobody is told its model: it is one of the two of `comparison_id`, whose result is not shown yet.
     """
 
     id: str
@@ -102,6 +103,8 @@ class Job:
     parent_id: str | None = None
     lineage: Lineage | None = None
     picture_by: int | None = None
+    comparison_id: str | None = None
+    sealed: bool = False
     card_id: int | None = None
     post_id: int | None = None
     card_channel_id: int | None = None
