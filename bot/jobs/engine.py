@@ -622,14 +622,14 @@ class Engine:
         clip = self._clip_of(job)
         outcome: Outcome
         try:
-            post_id: int | None
-            if job.comparison_id and (pair := await self._comparisons.pair(job)):
-                job, post_id = await self._post_compared(pair, clip, again=again)
-            else:
-                job = replace(job, sealed=False)
-                post_id = await self._post(job, clip, again=again)
-            if post_id is None:
+            place = await self._compared(job, clip, again=again) if job.comparison_id else job
+            if place is None:
                 return
+            if isinstance(place, Job):
+                job = place
+                post_id = await self._post(job, clip, again=again)
+            else:
+                post_id = place
             outcome = Posted(post_id)
         except ProviderRejected as gone:
             # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
@@ -671,20 +671,22 @@ class Engine:
             assert job.clip_url is not None
             await self._route(job).fetch(job.clip_url, clip)
 
-    async def _post_compared(self, pair: Pair, clip: Path, *, again: bool) -> tuple[Job, int | None]:
-        """What a finished clip of a comparison does now: the job, and the message that its clip is in, if it is."""
-        job, posted = pair.job, pair.comparison.post_id
+    async def _compared(self, job: Job, clip: Path, *, again: bool) -> Job | int | None:
+        """What a finished clip of a comparison does: the message that has both; the job, to be posted by itself; or
+        None, to wait for the other one."""
+        pair = await self._comparisons.pair(job)
+        if pair is None:
+            return replace(job, sealed=False)
         match pair.step(self._now()):
             case Step.JOIN:
-                return job, posted
+                return pair.comparison.post_id
             case Step.POST_BOTH:
-                return job, await self._post_both(pair, clip, again=again)
+                return await self._post_both(pair, clip, again=again)
             case Step.WAIT:
                 await self._wait_for_other(pair, clip)
-                return job, None
+                return None
             case Step.ALONE:
-                job = await self._part(pair)
-                return job, None if job.sealed else await self._post(job, clip, again=again)
+                return await self._part(pair)
 
     async def _wait_for_other(self, pair: Pair, clip: Path) -> None:
         """Have the clip at hand, and look again later. Where the other one is to post both, it is told."""
@@ -754,18 +756,19 @@ class Engine:
             return False
         return True
 
-    async def _part(self, pair: Pair) -> Job:
-        """The two clips go their own ways: the job, its model no secret. Still sealed: they are posted together."""
+    async def _part(self, pair: Pair) -> Job | None:
+        """The two clips go their own ways: the job, its model no secret. None: they are being posted together."""
+        alone = replace(pair.job, sealed=False)
         if pair.comparison.spoiled_at:
-            return replace(pair.job, sealed=False)
+            return alone
         begun = pair.posts or pair.other_gone
         if not await self._comparisons.spoil(pair.comparison.id, self._now(), begun=begun):
             self._schedule.soon(pair.job.id, timedelta(seconds=5))
-            return pair.job
+            return None
         log.info("comparison_spoiled", comparison=pair.comparison.id)
         if pair.other is not None:
             await self._tell(replace(pair.other, sealed=False))
-        return replace(pair.job, sealed=False)
+        return alone
 
     def _clip_of(self, job: Job) -> Path:
         return self._folder / f"{job.id}.mp4"
