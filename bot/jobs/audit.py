@@ -1,7 +1,7 @@
 """Do the promises hold? Looks through a live database, reading only, and says what is wrong, row by row.
 
 - I1: no more paid calls than one, one for each that was surely not taken, and one for each person's click.
-- I2: a delivered job has its post, no other job has one, and no two have the same.
+- I2: a delivered job has its post, no other job has one, and no two have the same but those of one comparison.
 - I3: every job's money adds up, and every member's.
 - I4: no open job is forgotten: none waits long past what its state allows, none belongs to a worker that is gone.
 - I5: every history follows the machine's arrows, from the request to the state the row is in.

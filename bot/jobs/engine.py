@@ -719,7 +719,6 @@ class Engine:
             return None
         closes_at = self._now() + VOTING
         post_id = await self._announcer.find_post(job) if again else None
-        reach("engine.found")
         if post_id is None:
             clips = ((job, clip), (other, self._clip_of(other)))
             pictures = await self._pictures_for_post(job)
@@ -731,7 +730,6 @@ class Engine:
                 self._schedule.soon(job.id, timedelta(0))
                 self.hint(other.id)
                 return None
-            reach("engine.posted")
         await self._comparisons.posted(comparison.id, post_id, closes_at)
         self.hint(other.id)
         return post_id
