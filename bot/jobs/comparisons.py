@@ -95,8 +95,8 @@ class Pair:
         if comparison.spoiled_at or job.redelivered_at or self.other_gone:
             return Step.ALONE
         assert self.other is not None
-        if self.posts and self.other.state is State.POSTING:
-            return Step.POST_BOTH
+        if self.other.state is State.POSTING:  # also long after, when all processes were away meanwhile
+            return Step.POST_BOTH if self.posts else Step.WAIT
         return Step.ALONE if self.late(now) else Step.WAIT
 
     def late(self, now: datetime) -> bool:
@@ -196,11 +196,10 @@ class Comparisons:
             ~open_jobs.correlate(comparisons).exists(),
         )
 
-        async def work(connection: AsyncConnection) -> None:
-            for comparison_id in (await connection.execute(ended.limit(MOST_AT_ONCE))).scalars().all():
-                await _spoil(connection, comparison_id, comparisons.c.post_id.is_(None), now)
-
-        await self._store.writing(work)
+        async with self._store.reading() as connection:
+            found = (await connection.execute(ended.limit(MOST_AT_ONCE))).scalars().all()
+        for comparison_id in found:
+            await self.spoil(comparison_id, now, begun=True)
 
     async def forget_proposed(self, now: datetime) -> None:
         """Delete what was asked and never started."""

@@ -98,7 +98,7 @@ def vote_noted(choice: Choice, comparison: Comparison) -> str:
     )
 
 
-SHOWN = "The result is shown in the post."
+SHOWN = "The vote is over. The result appears in the post."
 
 
 def post(

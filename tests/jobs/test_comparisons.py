@@ -229,6 +229,34 @@ async def test_the_second_takes_too_long(world: World) -> None:
     assert await world.audited() == []
 
 
+async def test_nobody_was_there_for_hours(world: World) -> None:
+    """Both clips were ready when the processes went away: they are posted together all the same."""
+    comparison_id = await start(world)
+    world.announcer.on_post.append(PostLater(Cause.DISCORD_DOWN))
+    for _ in range(20):
+        if world.announcer.on_post:
+            await work(world, 5)
+    world.reborn()
+    await work(world, 3 * 3600, times=3)
+
+    a, b = await pair(world, comparison_id)
+    assert a.post_id == b.post_id
+    assert len(world.announcer.posts) == 2
+    assert await world.audited() == []
+
+
+async def test_a_result_that_nobody_shows_is_found(world: World) -> None:
+    """By the audit: the sweep should have done it."""
+    comparison_id = await posted(world)
+    world.clock.pass_by(seconds=VOTING.total_seconds() + 2 * 3600)
+
+    found = [finding for finding in await world.audited() if "no result" in finding.what]
+
+    assert {finding.about for finding in found} == {job.id for job in await pair(world, comparison_id)}
+    await work(world, 1)
+    assert [finding for finding in await world.audited() if "no result" in finding.what] == []
+
+
 async def test_discord_refuses_the_post_for_good(world: World) -> None:
     """Too large together, or no place: each goes its own way."""
     world.announcer.on_post.append(CannotPost(Cause.CLIP_TOO_LARGE))
