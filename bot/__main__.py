@@ -33,6 +33,7 @@ from bot.config import Config, ConfigError
 from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
 from bot.jobs.checks import Checker, load_check, no_check
+from bot.jobs.comparing import Comparing
 from bot.jobs.desk import Alert, BudgetsOf, Desk, PatternAlert, Who
 from bot.jobs.engine import Engine
 from bot.jobs.guilds import Guilds, GuildSettings, SettingsOf
@@ -146,6 +147,7 @@ async def build(
             pattern_alert=pattern_alert(bot),
         )
         bot.safety = Safety(store=store, desk=bot.desk, announcer=announcer, now=now)
+        bot.comparing = Comparing(desk=bot.desk, store=store, announcer=announcer)
         bot.archive = Archive(
             store=store,
             menu=menu,

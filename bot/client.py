@@ -13,6 +13,7 @@ from discord.gateway import DiscordWebSocket
 from yarl import URL
 
 from bot.jobs.archive import Archive
+from bot.jobs.comparing import Comparing
 from bot.jobs.desk import Desk
 from bot.jobs.guilds import Guilds
 from bot.jobs.safety import Safety
@@ -20,6 +21,7 @@ from bot.jobs.store import Store
 from bot.jobs.usage import Books
 from bot.media.charts import Charts
 from bot.ui import answer
+from bot.ui.comparisons import StartButton, VersusButton
 from bot.ui.controls import ConsentButton, JobButton, ModelSelect, on_form
 from bot.ui.guide import ForgetButton, Reader
 from bot.ui.lists import HistoryButton, QueueButton
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 COGS = (
     "cogs.animate",
     "cogs.requeue",
+    "cogs.compare",
     "cogs.lists",
     "cogs.members",
     "cogs.settings",
@@ -69,6 +72,7 @@ class AnimaticBot(commands.AutoShardedBot):
     books: Books
     charts: Charts
     safety: Safety
+    comparing: Comparing
     serves_commands = True
 
     def __init__(
@@ -95,7 +99,15 @@ class AnimaticBot(commands.AutoShardedBot):
 
     async def setup_hook(self) -> None:
         self.add_dynamic_items(
-            JobButton, ModelSelect, ConsentButton, HistoryButton, QueueButton, ForgetButton, SheetButton
+            JobButton,
+            ModelSelect,
+            ConsentButton,
+            HistoryButton,
+            QueueButton,
+            ForgetButton,
+            StartButton,
+            VersusButton,
+            SheetButton,
         )
         self.add_dynamic_items(ReportButton, ReviewButton, BlockedButton)
         if not self.serves_commands:

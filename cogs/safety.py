@@ -90,7 +90,7 @@ class Safety(commands.Cog):
     # Reports
 
     async def pick(self, interaction: discord.Interaction[AnimaticBot], message: discord.Message) -> None:
-        job = await self.bot.desk.job_of_post(message.id)
+        job = await self.bot.desk.reported_by(message.id)
         if job is None:
             raise reviews.not_a_clip()
         await reviews.open_report(interaction, job.id)

@@ -15,6 +15,8 @@ FAMILIES = {
     "bot/ui/lists.py": "/queue, /history and /show",
     "bot/ui/settings.py": "/settings",
     "bot/ui/usage.py": "/usage",
+    "bot/ui/comparisons.py": "/compare and /leaderboard",
+    "bot/jobs/comparing.py": "refusals of comparisons and votes",
     "bot/ui/reviews.py": "reports, and what moderators read of them; /blocked",
     "bot/jobs/safety.py": "what becomes of a report or a block",
     "bot/media/charts.py": "the picture of /usage",

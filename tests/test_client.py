@@ -54,9 +54,11 @@ async def test_members_are_offered_what_there_is(town: Town) -> None:
     """In servers only."""
     assert sorted(town.ada.available_commands(town.channel)) == [
         "animate",
+        "compare",
         "consent",
         "help",
         "history",
+        "leaderboard",
         "mydata delete",
         "mydata export",
         "privacy",

@@ -19,6 +19,8 @@ from bot.errors import Cause, Refusal
 from bot.jobs.announcing import Waiting
 from bot.jobs.archive import HISTORY_PAGE, QUEUE_PAGE, Line, Past, Shown, Turn, Way
 from bot.jobs.browsing import MINE, Crowd
+from bot.jobs.comparing import Leaderboard, Versus
+from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import Ask, Forgetting, asked, blocked, possible
 from bot.jobs.guilds import (
     LONGEST_PATTERN,
@@ -34,10 +36,12 @@ from bot.jobs.health import Trouble
 from bot.jobs.machine import OPEN, Charge, Job, Lineage, State
 from bot.jobs.models import Menu, Model
 from bot.jobs.moderation import COMMENTS_SHOWN, Block, Review, Verdict
+from bot.jobs.rating import Rating
 from bot.jobs.safety import BLOCKS_PAGE, LONGEST_REASON, LONGEST_WORDS, Blocking, Case
 from bot.jobs.usage import TOP, Month, Sheet, Usage
 from bot.providers.base import Capabilities
 from bot.ui import answer, cards, catalogue, forms, guide, lists, reviews
+from bot.ui import comparisons as comparing
 from bot.ui import settings as panels
 from bot.ui import usage as usages
 from bot.ui.controls import LABELS, ConsentButton, JobButton, ModelSelect, form_ask
@@ -549,6 +553,51 @@ def test_every_clip_shown(state: State, lineage: Lineage) -> None:
 
     check_message(lists.show(shown, wordy_menu(), now, reader_id=USER).to_components())
     assert len(lists.choice(job, wordy_menu(), now)) <= OPTION_TEXT
+
+
+def test_every_comparison() -> None:
+    """The question, the post, the result and the leaderboard, with the wordiest models; the buttons are understood."""
+    menu = wordy_menu()
+    names = list(menu.models)
+    now = a_job(State.QUEUED).created_at
+    jobs = tuple(
+        replace(wordy_job(State.DELIVERED, comparison_id=ID, sealed=True), model=name, end_picture_file=None)
+        for name in names[:2]
+    )
+    pair = (jobs[0], jobs[1])
+    files = (f"animatic-{ID}.mp4", f"animatic-{'b' * 20}.mp4")
+    comparison = Comparison(
+        id=ID, guild_id=USER, channel_id=USER, asker_id=USER, created_at=now, closes_at=now
+    )
+    plans = possible(Ask(prompt="Ж@`" * 2000, has_picture=True), menu)[:2]
+    versus = Versus(plans=(plans[0], plans[1]))
+    rows = tuple((name, Rating(9999.9, 9999.9, 10**6), 10**6) for name in names)
+
+    posted = comparing.post(ID, pair, menu, files, closes_at=now, pictures=True, spoiler=True)
+    check_message(posted.to_components())
+    check_message(
+        comparing.result(
+            pair, menu, files, dict.fromkeys(Choice, 10**6), pictures=True, spoiler=True
+        ).to_components()
+    )
+    for board in (
+        Leaderboard(rows=(), votes=0, comparisons=0),
+        Leaderboard(rows=rows, votes=10, comparisons=3),
+    ):
+        check_message(comparing.leaderboard(board, menu).to_components())
+    for text in (
+        comparing.question(versus, menu, comparison),
+        comparing.receipt(jobs, menu),
+        *(comparing.vote_noted(choice, comparison) for choice in Choice),
+    ):
+        assert 1 <= len(text) <= CONTENT
+    start = comparing.StartButton(ID, comparing.start_label(versus, menu))
+    buttons = [start, *(comparing.VersusButton(ID, verb) for verb in comparing.LABELS)]
+    check_controls([button.item.to_component_dict() for button in buttons])
+    for button in buttons:
+        assert button.template.fullmatch(button.custom_id)
+        assert not JobButton.__discord_ui_compiled_template__.fullmatch(button.custom_id)
+    assert not [name for name in names if menu.label(name) in str(posted.to_components())]
 
 
 async def test_help_and_privacy_with_a_wordy_config(town: Town) -> None:

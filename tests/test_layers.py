@@ -50,7 +50,8 @@ def test_jobs_providers_and_media_never_reach_discord(graph: grimp.ImportGraph, 
 
 
 @pytest.mark.parametrize(
-    "module", ["bot.jobs.machine", "bot.jobs.pacing", "bot.jobs.limits", "bot.jobs.sentences"]
+    "module",
+    ["bot.jobs.machine", "bot.jobs.pacing", "bot.jobs.limits", "bot.jobs.rating", "bot.jobs.sentences"],
 )
 def test_the_pure_modules_know_nobody_but_the_errors_and_sentences(
     graph: grimp.ImportGraph, module: str
@@ -59,7 +60,9 @@ def test_the_pure_modules_know_nobody_but_the_errors_and_sentences(
     assert imports(graph, (module,), allowed=("bot.errors", "bot.jobs.sentences")) == []
 
 
-@pytest.mark.parametrize("module", ["bot.jobs.machine", "bot.jobs.pacing", "bot.jobs.limits", "bot.errors"])
+@pytest.mark.parametrize(
+    "module", ["bot.jobs.machine", "bot.jobs.pacing", "bot.jobs.limits", "bot.jobs.rating", "bot.errors"]
+)
 def test_the_pure_modules_use_the_standard_library_only(graph: grimp.ImportGraph, module: str) -> None:
     """No loop, no I/O, no clock, no database."""
     outside = {imported.split(".")[0] for imported in graph.find_modules_directly_imported_by(module)} - {
@@ -132,6 +135,7 @@ def test_sql_is_in_few_places(graph: grimp.ImportGraph) -> None:
     """The store, and beside it what people read, and what they decide about their data."""
     assert graph.find_modules_that_directly_import("bot.jobs.tables") == {
         "bot.jobs.browsing",
+        "bot.jobs.comparisons",
         "bot.jobs.members",
         "bot.jobs.moderation",
         "bot.jobs.store",

@@ -1,11 +1,13 @@
 """What the desk and the engine need from whoever talks to people; `bot.ui.announcer` is the one in Discord."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
 from bot.errors import Cause
+from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
 from bot.providers.base import Picture, PictureRules
@@ -100,6 +102,25 @@ class Announcer(Protocol):
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
         """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
+        ...
+
+    async def post_together(
+        self,
+        comparison_id: str,
+        clips: tuple[tuple[Job, Path], tuple[Job, Path]],
+        pictures: Pictures,
+        closes_at: datetime,
+    ) -> int:
+        """Post both clips of a comparison in one message, in the order of their labels; the message id.
+
+        Members vote on it until `closes_at`. Raises CannotPost or PostLater.
+        """
+        ...
+
+    async def show_result(
+        self, comparison: Comparison, jobs: tuple[Job, Job], votes: Mapping[Choice, int]
+    ) -> bool:
+        """Draw the models' names and the votes into the post. Whether nothing is left to do. Never raises."""
         ...
 
     async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:

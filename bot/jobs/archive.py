@@ -9,6 +9,7 @@ from enum import StrEnum
 from bot.jobs import sentences
 from bot.jobs.announcing import Waiting
 from bot.jobs.browsing import Browsing, Crowd, Shelf
+from bot.jobs.comparisons import Comparisons
 from bot.jobs.desk import Who
 from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
@@ -98,6 +99,7 @@ class Archive:
         self._store = store
         self._browsing = Browsing(store)
         self._moderation = Moderation(store)
+        self._comparisons = Comparisons(store)
         self._now = now
         self._slots = slots
 
@@ -191,6 +193,8 @@ class Archive:
     async def export(self, who: Who, *, max_bytes: int) -> Export:
         """All that is stored about this person, the newest first, as much as fits into a file of this size."""
         about = {"member": str(who.id), "exported_at": self._now()} | await self._browsing.wishes_of(who.id)
+        if votes := await self._comparisons.votes_of(who.id):
+            about["votes"] = votes
         file = bytearray(_json(about)[:-1] + b', "clips": [')
         jobs = 0
         last: Job | None = None

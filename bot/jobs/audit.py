@@ -1,7 +1,7 @@
 """Do the promises hold? Looks through a live database, reading only, and says what is wrong, row by row.
 
 - I1: no more paid calls than one, one for each that was surely not taken, and one for each person's click.
-- I2: a delivered job has its post, no other job has one, and no two have the same.
+- I2: a delivered job has its post, no other job has one, and no two have the same but those of one comparison.
 - I3: every job's money adds up, and every member's.
 - I4: no open job is forgotten: none waits long past what its state allows, none belongs to a worker that is gone.
 - I5: every history follows the machine's arrows, from the request to the state the row is in.
@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from bot.errors import Cause
+from bot.jobs.comparisons import VOTING
 from bot.jobs.engine import DRAFT_LIFE, GRACE, OLD_FILE, POSTING_LIFE, UNSURE_LIFE
 from bot.jobs.ledger import Kind
 from bot.jobs.machine import (
@@ -115,6 +116,7 @@ async def audit(
             *_post(job),
             *_money(dossier, job),
             *_overdue(job, now(), deadline(job)),
+            *_sealed(job, now()),
             *_owner(job, now(), heard_of),
             *_history(dossier, job),
             *_clip(job, now(), age_of_file, keep, one_machine),
@@ -206,6 +208,11 @@ def _overdue(job: Job, now: datetime, deadline: timedelta) -> Iterator[Finding]:
         yield Finding(
             "I4", job.id, f"is {job.state} for {_hours(now - began)}, {_hours(longest)} are allowed"
         )
+
+
+def _sealed(job: Job, now: datetime) -> Iterator[Finding]:
+    if job.sealed and job.state is State.DELIVERED and now - job.changed_at > VOTING + SLACK:
+        yield Finding("I4", job.id, "its comparison has no result since its vote should have ended")
 
 
 def _waits_since(job: Job) -> datetime:

@@ -120,7 +120,7 @@ class Browsing:
         if asker_id is not None:
             query = query.where(jobs.c.asker_id == asker_id)
         if model is not None:
-            query = query.where(jobs.c.model == model)
+            query = query.where(jobs.c.model == model, jobs.c.sealed.is_(False))
         if before is not None:
             query = query.where(age < tuple_(before.created_at, before.id))
         if after is not None:

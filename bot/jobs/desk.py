@@ -5,11 +5,12 @@ queued or paid. What a person can mend is raised as a Refusal.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -19,6 +20,7 @@ from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget, Scope
 from bot.jobs.checks import Checker, Proposal
+from bot.jobs.comparisons import Comparison, Comparisons
 from bot.jobs.guilds import GuildSettings, SettingsOf, WhosePictures, usual_settings
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.limits import Limits
@@ -419,6 +421,7 @@ class Desk:
         self._pattern_alert = pattern_alert
         self._told_of: set[tuple[int, str]] = set()
         self._looking = asyncio.Semaphore(LOOKING_AT_ONCE)
+        self._comparisons = Comparisons(store)
         # Who was asked to let whom use their pictures, until when.
         self._asked: dict[tuple[int, int, int], datetime] = {}
         self._limits = limits
@@ -542,7 +545,6 @@ class Desk:
         await self._checker.refuse(_proposal(who, plan, pictures))
         rules = settings.requeues
         limited_by = await self._limited_by(who, settings)
-        goes_to, asked_in = self._posted_in(who, settings), who.thread_of or who.channel_id
         seen: list[Load] = []
 
         def admit(load: Load) -> None:
@@ -552,19 +554,84 @@ class Desk:
             self._within(load, plan.price_cents, now)
             seen.append(load)
 
-        draft = Job(
+        draft = self._draft(
+            who,
+            settings,
+            plan,
+            pictures,
+            now,
+            interaction_id=who.interaction_id,
+            parent_id=parent.id if parent else None,
+            lineage=lineage,
+            picture_by=picture_by if pictures.first and picture_by != who.id else None,
+        )
+        try:
+            draft = await self._store.add(draft, admit, limited_by)
+        except AlreadyThere:
+            if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
+                return known
+            raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
+        reach("desk.drafted")
+        [moved] = await self._open(who, [draft], pictures, parent)
+        await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
+        return moved
+
+    async def request_pair(
+        self, who: Who, plans: tuple[Plan, Plan], pictures: Pictures, comparison: Comparison
+    ) -> list[Job]:
+        """Queue the two clips of a comparison, both or none, and post their cards. The jobs, QUEUED. Raises Refusal."""
+        now = self._now()
+        settings = await self.settings(who.guild_id)
+        await self._permit(who, settings)
+        for plan in plans:
+            self._refuse_dear(plan, settings)
+            await self._refuse_rules(who.guild_id, settings, plan.prompt, plan.negative_prompt)
+            await self._checker.refuse(_proposal(who, plan, pictures))
+        a, b = [
+            self._draft(who, settings, plan, pictures, now, comparison_id=comparison.id, sealed=True)
+            for plan in plans
+        ]
+        seen: list[Load] = []
+
+        def admit(job: Job, load: Load) -> None:
+            self._admit(load, wanted=2 if job is a else 1)
+            self._within(load, job.price_cents, now)
+            seen.append(load)
+
+        try:
+            limited_by = await self._limited_by(who, settings)
+            await self._comparisons.start(comparison, *_shuffled(a, b), admit=admit, budgets=limited_by)
+        except AlreadyThere:
+            raise Refusal("This comparison has been started already.") from None
+        moved = await self._open(who, [a, b], pictures)
+        for load, job in zip(seen[-2:], moved, strict=True):
+            await self._tell_of_marks(who, load, job.price_cents)
+        return moved
+
+    async def admit_pair(self, who: Who) -> None:
+        """As `admit`, for two clips at once."""
+        await self._permit(who, await self.settings(who.guild_id))
+        self._admit(await self._store.load(who.id), wanted=2)
+
+    def _draft(
+        self,
+        who: Who,
+        settings: GuildSettings,
+        plan: Plan,
+        pictures: Pictures,
+        now: datetime,
+        **more: Any,  # the other fields of Job
+    ) -> Job:
+        goes_to, asked_in = self._posted_in(who, settings), who.thread_of or who.channel_id
+        return Job(
             id=new_job_id(now),
             created_at=now,
             changed_at=now,
-            interaction_id=who.interaction_id,
             guild_id=who.guild_id,
             channel_id=goes_to,
             card_channel_id=who.channel_id if goes_to != who.channel_id else None,
             budget_channel_id=asked_in if goes_to != asked_in else None,
             asker_id=who.id,
-            parent_id=parent.id if parent else None,
-            lineage=lineage,
-            picture_by=picture_by if pictures.first and picture_by != who.id else None,
             upload_limit=who.upload_limit,
             age_restricted=who.age_restricted,
             model=plan.model.name,
@@ -583,46 +650,51 @@ class Desk:
             end_picture_file=f"end-picture.{pictures.last.extension}" if pictures.last else None,
             price_cents=plan.price_cents,
             reserved_at=now,
+            **more,
         )
+
+    async def _open(
+        self, who: Who, drafts: Sequence[Job], pictures: Pictures, parent: Job | None = None
+    ) -> list[Job]:
+        """Post the cards of new jobs, and put them in line: all, or none where one has no card. Raises Refusal."""
+        cards: list[int] = []
         try:
-            draft = await self._store.add(draft, admit, limited_by)
-        except AlreadyThere:
-            if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
-                return known
-            raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
-        reach("desk.drafted")
-        queued = replace(draft, state=State.QUEUED)
-        try:
-            card_id = await self._post_card(queued, pictures)
+            for draft in drafts:
+                queued = replace(draft, state=State.QUEUED)
+                cards.append(await self._post_card(queued, pictures))
         except CannotPost as problem:
-            await self._store.advance(draft, Cancelled(), self._now())
-            logger.warning("card_not_posted", job=draft.id, cause=problem.cause)
+            await self._drop(drafts, cards)
+            logger.warning("card_not_posted", job=drafts[0].id, cause=problem.cause)
             raise Refusal(
                 f"I could not post in this channel, so I did not start. Please ask a moderator to check "
                 f"my permissions here. {FREE}"
             ) from problem
         except PostLater as problem:
-            await self._store.advance(draft, Cancelled(), self._now())
+            await self._drop(drafts, cards)
             raise Refusal(
                 f"I could not post, because Discord did not take my message. Please try again. {FREE}"
             ) from problem
         except BaseException:
-            await self._store.advance(draft, Cancelled(), self._now())
+            await self._drop(drafts, cards)
             raise
         reach("desk.card_posted")
-        moved = await self._store.advance(draft, CardPosted(card_id), self._now())
+        moves = [
+            self._store.advance(draft, CardPosted(card_id), self._now())
+            for draft, card_id in zip(drafts, cards, strict=True)
+        ]
+        moved = [job for job in await asyncio.gather(*moves) if job is not None]
         reach("desk.queued")
-        assert moved is not None, "a draft has one writer"
-        logger.info("job_queued", job=moved.id, model=moved.model, guild=who.guild_id, asker=who.id)
+        assert len(moved) == len(drafts), "a draft has one writer"
+        for job in moved:
+            logger.info("job_queued", job=job.id, model=job.model, guild=job.guild_id, asker=job.asker_id)
         try:  # whoever blocks or takes down meanwhile calls off only what they see waiting
             await self._refuse_blocked(who)
             if parent:
                 await self._require_usable(who, parent)
         except Refusal:
-            if await self.call_off([moved]):
+            if await self.call_off(moved):
                 raise
         self._wake()
-        await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
 
     def _posted_in(self, who: Who, settings: GuildSettings) -> int:
@@ -632,6 +704,13 @@ class Desk:
             return who.channel_id
         usable = self._announcer.may_post(who.guild_id, results, asked_in=asked_in)
         return results if usable else who.channel_id
+
+    async def _drop(self, drafts: Sequence[Job], cards: Sequence[int]) -> None:
+        """None of these is started; the cards that stand already say so."""
+        for number, draft in enumerate(drafts):
+            moved = await self._store.advance(draft, Cancelled(), self._now())
+            if moved and number < len(cards):
+                await self._announcer.draw(replace(moved, card_id=cards[number]), Waiting())
 
     async def _limited_by(self, who: Who, settings: GuildSettings) -> list[Budget]:
         """The owner's budgets and the server's: the strictest of each kind."""
@@ -784,7 +863,8 @@ class Desk:
 
     async def picture_owner(self, message_id: int, author_id: int) -> int:
         """Who posted the pictures of a message: for one of the bot's own, whose clip it shows."""
-        job = await self._store.by_post(message_id) or await self._store.by_card(message_id)
+        posted = await self._store.by_post(message_id)
+        job = posted[0] if posted else await self._store.by_card(message_id)
         return (job.picture_by or job.asker_id) if job else author_id
 
     async def job(self, job_id: str) -> Job:
@@ -794,8 +874,15 @@ class Desk:
             raise Refusal("I do not know this clip any more.")
         return job
 
+    async def reported_by(self, message_id: int) -> Job | None:
+        """The job that stands for a post when it is reported: of a comparison, the first."""
+        posted = await self._store.by_post(message_id)
+        return posted[0] if posted else None
+
     async def job_of_post(self, message_id: int) -> Job | None:
-        return await self._store.by_post(message_id)
+        """The job whose clip a message carries; None for one with the two clips of a comparison."""
+        jobs = await self._store.by_post(message_id)
+        return jobs[0] if len(jobs) == 1 else None
 
     async def require_consent(self, who: Who, author_id: int) -> None:
         """Raises Refusal when this server does not let this person use a picture of that author, or the author
@@ -998,13 +1085,20 @@ class Desk:
         self._only_for(who, job, "delete this clip")
         return job
 
-    def _admit(self, load: Load) -> None:
-        self._limits.admit(by_member=load.by_asker, in_all=load.in_all)
+    def _admit(self, load: Load, *, wanted: int = 1) -> None:
+        self._limits.admit(by_member=load.by_asker, in_all=load.in_all, wanted=wanted)
 
     @staticmethod
     def _only_for(who: Who, job: Job, what: str) -> None:
         if who.id != job.asker_id and not who.moderator:
             raise Refusal(f"Only <@{job.asker_id}> and moderators can {what}.")
+
+
+def _shuffled(one: Job, other: Job) -> tuple[Job, Job]:
+    """In the order of their labels, which must not tell the models: chance decides."""
+    pair = [one, other]
+    random.SystemRandom().shuffle(pair)
+    return pair[0], pair[1]
 
 
 def shape(plan: Plan, first: Picture | None) -> str | None:

@@ -21,6 +21,7 @@ import structlog
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.comparisons import DRAWN_WITHIN, VOTING, Comparison, Comparisons, Pair, Step
 from bot.jobs.health import FOR_THE_OWNER, Health, Trouble
 from bot.jobs.machine import (
     NOBODY,
@@ -69,6 +70,7 @@ FINISHED_WITHIN = timedelta(days=1)
 DRAWN_QUEUE = 10
 MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
+OTHER_CLIP_PAUSE = timedelta(seconds=15)  # between looks whether the clip to compare with is there
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
 OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
@@ -113,6 +115,7 @@ class Engine:
         self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
         self._members = Members(store)
         self._moderation = Moderation(store)
+        self._comparisons = Comparisons(store)
         self._forgetting = False
         self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
@@ -334,6 +337,7 @@ class Engine:
             await self._members.forget_costs(now)
             await self._members.forget_consents(now)
             await self._moderation.forget_blocks(now)
+            await self._comparisons.forget_proposed(now)
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
@@ -356,6 +360,10 @@ class Engine:
         for job, review in await self._moderation.post_left(now):
             if job.id not in self._in_hand:
                 self._start(self._take_down(replace(job, post_id=review.post_id)), job.id)
+        await self._comparisons.spoil_ended(now)
+        for comparison in await self._comparisons.due(now):
+            if comparison.id not in self._in_hand:
+                self._start(self._show_result(comparison), comparison.id)
 
         if not self._forgetting and (forgotten := await self._members.to_forget()):
             self._forgetting = True
@@ -375,6 +383,16 @@ class Engine:
         """Once more, the post of a clip that moderators took away."""
         if await self._announcer.take_down(job):
             await self._moderation.cleared(job.id, self._now())
+
+    async def _show_result(self, comparison: Comparison) -> None:
+        """Close the vote when it is time, and draw the result: again and again while Discord is away, for a day."""
+        now = self._now()
+        await self._comparisons.reveal(comparison.id, now)
+        late = comparison.revealed_at is not None and now - comparison.revealed_at > DRAWN_WITHIN
+        found = await self._comparisons.jobs_of(comparison)
+        votes = await self._comparisons.votes(comparison.id)
+        if late or found is None or await self._announcer.show_result(comparison, found, votes):
+            await self._comparisons.done(comparison.id, now)
 
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""
@@ -611,17 +629,17 @@ class Engine:
         assert job.clip_url is not None
         if not self._folder.is_dir():
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
-        clip = self._folder / f"{job.id}.mp4"
+        clip = self._clip_of(job)
         outcome: Outcome
         try:
-            post_id = await self._announcer.find_post(job) if again else None
-            reach("engine.found")
-            if post_id is None:
-                if not clip.exists():
-                    await self._route(job).fetch(job.clip_url, clip)
-                reach("engine.fetched")
-                post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job))
-                reach("engine.posted")
+            place = await self._compared(job, clip, again=again) if job.comparison_id else job
+            if place is None:
+                return
+            if isinstance(place, Job):
+                job = place
+                post_id = await self._post(job, clip, again=again)
+            else:
+                post_id = place
             outcome = Posted(post_id)
         except ProviderRejected as gone:
             # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
@@ -647,6 +665,121 @@ class Engine:
             await self._finish(moved)
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
+
+    async def _post(self, job: Job, clip: Path, *, again: bool) -> int:
+        post_id = await self._announcer.find_post(job) if again else None
+        reach("engine.found")
+        if post_id is None:
+            await self._fetch(job, clip)
+            reach("engine.fetched")
+            post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job))
+            reach("engine.posted")
+        return post_id
+
+    async def _fetch(self, job: Job, clip: Path) -> None:
+        if not await asyncio.to_thread(clip.exists):
+            assert job.clip_url is not None
+            await self._route(job).fetch(job.clip_url, clip)
+
+    async def _compared(self, job: Job, clip: Path, *, again: bool) -> Job | int | None:
+        """What a finished clip of a comparison does: the message that has both; the job, to be posted by itself; or
+        None, to wait for the other one."""
+        pair = await self._comparisons.pair(job)
+        if pair is None:
+            return replace(job, sealed=False)
+        match pair.step(self._now()):
+            case Step.JOIN:
+                return pair.comparison.post_id
+            case Step.POST_BOTH:
+                return await self._post_both(pair, clip, again=again)
+            case Step.WAIT:
+                await self._wait_for_other(pair, clip)
+                return None
+            case Step.ALONE:
+                return await self._part(pair)
+
+    async def _wait_for_other(self, pair: Pair, clip: Path) -> None:
+        """Have the clip at hand, and look again later. Where the other one is to post both, it is told."""
+        await self._fetch(pair.job, clip)
+        self._schedule.soon(pair.job.id, OTHER_CLIP_PAUSE)
+        other = pair.other
+        if (
+            other
+            and not pair.posts
+            and other.state is State.POSTING
+            and (other.not_before or self._now()) <= self._now()
+        ):
+            self.hint(other.id)
+
+    async def _post_both(self, pair: Pair, clip: Path, *, again: bool) -> int | None:
+        """Post this job's clip and the other one in one message; that message. None: not now.
+
+        Raises what `post` raises, except CannotPost: then each clip goes its own way.
+        """
+        job, other, comparison = pair.job, pair.other, pair.comparison
+        assert other is not None
+        await self._fetch(job, clip)
+        if not await self._fetch_other(other):
+            if pair.late(self._now()):
+                await self._part(pair)
+            self._schedule.soon(job.id, OTHER_CLIP_PAUSE)
+            return None
+        if not await self._comparisons.begin(comparison.id, self._now()):
+            self._schedule.soon(job.id, timedelta(0))
+            return None
+        closes_at = self._now() + VOTING
+        post_id = await self._announcer.find_post(job) if again else None
+        if post_id is None:
+            clips = ((job, clip), (other, self._clip_of(other)))
+            pictures = await self._pictures_for_post(job)
+            try:
+                post_id = await self._announcer.post_together(comparison.id, clips, pictures, closes_at)
+            except CannotPost as refused:
+                log.warning("comparison_not_posted", comparison=comparison.id, cause=refused.cause)
+                await self._part(pair)
+                self._schedule.soon(job.id, timedelta(0))
+                self.hint(other.id)
+                return None
+        await self._comparisons.posted(comparison.id, post_id, closes_at)
+        self.hint(other.id)
+        return post_id
+
+    async def _fetch_other(self, other: Job) -> bool:
+        """Have the clip of another job at hand, whoever works on that job. Whether it is; nothing of it is written."""
+        path, provider = self._clip_of(other), self._providers.get(other.route)
+        if path.exists():
+            return True
+        if provider is None or other.clip_url is None or other.provider_task is None:
+            return False
+        try:
+            try:
+                await provider.fetch(other.clip_url, path)
+            except ProviderRejected:
+                answer = await provider.check(other.provider_task)
+                if not isinstance(answer, Ready):
+                    return False
+                await provider.fetch(answer.clip_url, path)
+        except ProviderError as error:
+            log.info("other_clip_not_fetched", other=other.id, cause=error.cause)
+            return False
+        return True
+
+    async def _part(self, pair: Pair) -> Job | None:
+        """The two clips go their own ways: the job, its model no secret. None: they are being posted together."""
+        alone = replace(pair.job, sealed=False)
+        if pair.comparison.spoiled_at:
+            return alone
+        begun = pair.posts or pair.other_gone
+        if not await self._comparisons.spoil(pair.comparison.id, self._now(), begun=begun):
+            self._schedule.soon(pair.job.id, timedelta(seconds=5))
+            return None
+        log.info("comparison_spoiled", comparison=pair.comparison.id)
+        if pair.other is not None:
+            await self._tell(replace(pair.other, sealed=False))
+        return alone
+
+    def _clip_of(self, job: Job) -> Path:
+        return self._folder / f"{job.id}.mp4"
 
     async def _deliver_elsewhere(self, job: Job, clip: Path, cause: Cause) -> Outcome:
         """The last steps of the ladder: from the channel for results back to where it was asked for; to the asker,

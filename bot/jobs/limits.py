@@ -13,8 +13,10 @@ class Limits:
     per_member: int
     in_all: int
 
-    def admit(self, *, by_member: int, in_all: int) -> None:
-        """Raises Refusal when one more would be too many."""
+    def admit(self, *, by_member: int, in_all: int, wanted: int = 1) -> None:
+        """Raises Refusal when one more, or as many as are wanted, would be too many."""
+        if wanted > 1 and by_member + wanted > self.per_member:
+            raise sentences.member_has_no_room(by_member, wanted, self.per_member)
         if by_member >= self.per_member:
             raise sentences.member_is_full(by_member)
         if in_all >= self.in_all:

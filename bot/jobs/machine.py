@@ -90,7 +90,8 @@ class Job:
     clips a day it counts among, when that is not `channel_id`: a thread counts with the channel it is in.
     `post_channel_id` is where the post is, when that is no such channel. `picture_by` posted the first
     picture, where that was not the asker. `lineage` says how the job came from `parent_id`. `age_restricted`: it was
-    asked for where Discord shows things to adults only.
+    asked for where Discord shows things to adults only. While the job is `sealed`, nobody is told its model: it is one
+    of the two of `comparison_id`, whose result is not shown yet.
     """
 
     id: str
@@ -106,6 +107,8 @@ class Job:
     parent_id: str | None = None
     lineage: Lineage | None = None
     picture_by: int | None = None
+    comparison_id: str | None = None
+    sealed: bool = False
     card_id: int | None = None
     post_id: int | None = None
     card_channel_id: int | None = None

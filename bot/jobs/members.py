@@ -8,7 +8,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import IS_OPEN, blocks, consents, jobs, ledger, members, reports, reviews
+from bot.jobs.tables import (
+    IS_OPEN,
+    blocks,
+    comparison_votes,
+    comparisons,
+    consents,
+    jobs,
+    ledger,
+    members,
+    reports,
+    reviews,
+)
 
 LIMITS_LOOK_BACK = timedelta(days=32)  # limits of a month count the ledger's rows by member
 ERASED_AT_ONCE = 20
@@ -26,6 +37,8 @@ FORGOTTEN = {
     "post_channel_id": None,
     "card_channel_id": None,
     "picture_by": None,
+    "comparison_id": None,
+    "sealed": False,
     "reference": None,
     "provider_task": None,
     "clip_url": None,
@@ -93,6 +106,9 @@ class Members:
 
         consent = (consents.c.owner_id == member_id) | (consents.c.asker_id == member_id)
 
+        # What was only asked has words in it; the rest goes with its clips.
+        asked = (comparisons.c.asker_id == member_id) & comparisons.c.asked.is_not(None)
+
         async def work(connection: AsyncConnection) -> None:
             await note(connection)
             await connection.execute(delete(consents).where(consent))
@@ -100,6 +116,10 @@ class Members:
                 await connection.execute(
                     update(column.table).where(column == member_id).values(**{column.name: NOBODY} | nameless)
                 )
+            await connection.execute(
+                delete(comparison_votes).where(comparison_votes.c.member_id == member_id)
+            )
+            await connection.execute(delete(comparisons).where(asked))
             await connection.execute(
                 theirs.where(jobs.c.picture_by.not_in(withholds)).values(picture_by=None)
             )
@@ -136,6 +156,7 @@ class Members:
 
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(nameless.values(**FORGOTTEN, version=jobs.c.version + 1))
+            await _forget_comparison(connection, job)
 
         await self._store.writing(work)
 
@@ -160,6 +181,17 @@ class Members:
                     await connection.execute(delete(members).where(_without_wishes(member_id)))
 
         await self._store.writing(work)
+
+
+async def _forget_comparison(connection: AsyncConnection, job: Job) -> None:
+    """Of a forgotten clip: what others said of it counts on, without a name, if they know the result; else it goes."""
+    this = comparisons.c.id == job.comparison_id
+    shown = update(comparisons).where(this, comparisons.c.revealed_at.is_not(None))
+    if (await connection.execute(shown.values(asker_id=NOBODY, post_id=None))).rowcount:
+        return
+    votes = comparison_votes.c.comparison_id == job.comparison_id
+    await connection.execute(delete(comparison_votes).where(votes))
+    await connection.execute(delete(comparisons).where(this))
 
 
 def _consent(guild_id: int, owner_id: int, asker_id: int) -> ColumnElement[bool]:

@@ -89,6 +89,18 @@ def listed_cents(can: Capabilities, seconds: int, quality: str | None, sound: bo
     return 0
 
 
+def common_rules(one: PictureRules, other: PictureRules) -> PictureRules:
+    """What a picture must be like for both."""
+    return PictureRules(
+        media_types=one.media_types & other.media_types,
+        max_bytes=min(one.max_bytes, other.max_bytes),
+        min_side=max(one.min_side, other.min_side),
+        max_side=min(one.max_side, other.max_side),
+        min_ratio=max(one.min_ratio, other.min_ratio),
+        max_ratio=min(one.max_ratio, other.max_ratio),
+    )
+
+
 def common(one: Capabilities, other: Capabilities) -> Capabilities:
     """What two ways to the same model can both do. Raises ValueError where nothing is left of an option."""
 
@@ -100,7 +112,6 @@ def common(one: Capabilities, other: Capabilities) -> Capabilities:
         return kept
 
     strengths = [can.strength for can in (one, other) if can.strength]
-    rules, others = one.picture, other.picture
     return replace(
         one,
         **{name: both(name) for name in ("seconds", "qualities", "ratios", "cameras", "shapes")},
@@ -113,14 +124,7 @@ def common(one: Capabilities, other: Capabilities) -> Capabilities:
         only=one.only + other.only,
         credit=one.credit or other.credit,
         label=one.label or other.label,
-        picture=PictureRules(
-            media_types=rules.media_types & others.media_types,
-            max_bytes=min(rules.max_bytes, others.max_bytes),
-            min_side=max(rules.min_side, others.min_side),
-            max_side=min(rules.max_side, others.max_side),
-            min_ratio=max(rules.min_ratio, others.min_ratio),
-            max_ratio=min(rules.max_ratio, others.max_ratio),
-        ),
+        picture=common_rules(one.picture, other.picture),
         takes_picture=one.takes_picture and other.takes_picture,
         end_picture=one.end_picture and other.end_picture,
         text_only=one.text_only and other.text_only,

@@ -201,8 +201,11 @@ class Moderation:
         return bool(await self._update(undecided, state=verdict, decided_by=by, decided_at=now))
 
     async def removed(self, job_id: str) -> bool:
-        """Whether moderators have taken this clip away."""
-        query = select(reviews.c.job_id).where(reviews.c.job_id == job_id, _REMOVED)
+        """Whether moderators have taken this clip away; of two in one post, both go."""
+        shown_with = select(jobs.c.post_id).where(jobs.c.id == job_id, jobs.c.comparison_id.is_not(None))
+        beside = select(jobs.c.id).where(jobs.c.post_id == shown_with.scalar_subquery())
+        those = (reviews.c.job_id == job_id) | reviews.c.job_id.in_(beside)
+        query = select(reviews.c.job_id).where(those, _REMOVED)
         async with self._store.reading() as connection:
             return (await connection.execute(query)).first() is not None
 

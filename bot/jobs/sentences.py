@@ -13,6 +13,12 @@ FREE = "Nothing was charged."
 # Limits
 
 
+def member_has_no_room(clips: int, wanted: int, most: int) -> Refusal:
+    return Refusal(
+        f"This takes {wanted} clips at once. You have {clips} in the works, and one member may have {most} here. {FREE}"
+    )
+
+
 def member_is_full(clips: int) -> Refusal:
     return Refusal(
         f"You already have {_counted(clips)} in the works, which is as many as one member may have "

@@ -72,6 +72,8 @@ from bot.jobs.tables import (
     IS_PAUSED,
     Utc,
     blocks,
+    comparison_votes,
+    comparisons,
     events,
     guilds,
     jobs,
@@ -196,6 +198,36 @@ class Store:
                 return job  # our own commit, whose answer was lost on the way
             raise AlreadyThere(job.id) from error
 
+    async def add_together(
+        self,
+        new: Sequence[Job],
+        admit: Callable[[Job, Load], None],
+        budgets: Collection[Budget],
+        first: Callable[[AsyncConnection], Awaitable[bool]],
+    ) -> None:
+        """Write new jobs and what `first` does, all or nothing: unless `admit` raises, asked for each with those before
+        it counted, or `first` says that it is done already. Raises AlreadyThere."""
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._lock(connection, ADMISSION_LOCK)
+            if not await first(connection):
+                raise AlreadyThere(new[0].id)
+            tally = Tally(connection)
+            for job in new:
+                load = await tally.load(job.asker_id)
+                admit(job, replace(load, spent=await tally.spent(job, budgets)))
+                tally.admit(job)
+            await connection.execute(
+                insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
+            )
+            await _record(connection, [(None, job, None) for job in new])
+
+        try:
+            await self._write(work, seconds=ACCEPT_SECONDS)
+        except (AlreadyThere, IntegrityError) as error:
+            if await self.get(new[0].id) != new[0]:  # else our own commit, whose answer was lost on the way
+                raise AlreadyThere(new[0].id) from error
+
     async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
         """How many jobs count against the limits; with `now`, also the takes of `clip`."""
         async with self._reads.connect() as connection:
@@ -264,8 +296,11 @@ class Store:
     async def by_card(self, message_id: int) -> Job | None:
         return await self._one(jobs.c.card_id == message_id)
 
-    async def by_post(self, message_id: int) -> Job | None:
-        return await self._one(jobs.c.post_id == message_id)
+    async def by_post(self, message_id: int) -> list[Job]:
+        """The job whose clip this message carries; both, of a comparison."""
+        query = select(jobs).where(jobs.c.post_id == message_id).order_by(jobs.c.id)
+        async with self._reads.connect() as connection:
+            return [job_of(row) for row in await connection.execute(query)]
 
     async def claim(
         self, route: str, *, slots: int, worker: str, now: datetime, most: int = MOST_AT_ONCE
@@ -549,13 +584,19 @@ class Store:
             )
 
     async def forget_guilds(self, left_before: datetime) -> int:
-        """Delete what servers have decided and reported that the bot left so long ago. Their number."""
+        """Delete what servers have decided, reported and compared that the bot left so long ago. Their number."""
+        long_gone = guilds.c.left_at < left_before
+        left = select(guilds.c.guild_id).where(long_gone)
+        theirs = select(comparisons.c.id).where(comparisons.c.guild_id.in_(left))
 
         async def work(connection: AsyncConnection) -> int:
-            left = select(guilds.c.guild_id).where(guilds.c.left_at < left_before)
-            for table in (blocks, reports, reviews):
+            sealed = update(jobs).where(jobs.c.sealed, jobs.c.comparison_id.in_(theirs))
+            await connection.execute(sealed.values(sealed=False))
+            votes = comparison_votes.c.comparison_id.in_(theirs)
+            await connection.execute(delete(comparison_votes).where(votes))
+            for table in (comparisons, blocks, reports, reviews):
                 await connection.execute(delete(table).where(table.c.guild_id.in_(left)))
-            gone = await connection.execute(delete(guilds).where(guilds.c.left_at < left_before))
+            gone = await connection.execute(delete(guilds).where(long_gone))
             return gone.rowcount
 
         return await self._write(work, seconds=ACCEPT_SECONDS)
@@ -610,12 +651,12 @@ class Store:
             after = last
 
     async def shared_posts(self) -> list[tuple[str, int]]:
-        """Jobs that name the same message as their post: each job's id, and the message."""
+        """Jobs that name the same message as their post, not being compared in it: each job's id, and the message."""
         several = (
             select(jobs.c.post_id)
             .where(jobs.c.post_id.is_not(None))
             .group_by(jobs.c.post_id)
-            .having(func.count() > 1)
+            .having(func.count(func.coalesce(jobs.c.comparison_id, jobs.c.id).distinct()) > 1)
         )
         query = select(jobs.c.id, jobs.c.post_id).where(jobs.c.post_id.in_(several)).order_by(jobs.c.id)
         async with self._reads.connect() as connection:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TextClause,
     TypeDecorator,
+    false,
     text,
 )
 
@@ -74,6 +75,8 @@ jobs = Table(
     Column("parent_id", String(20)),
     Column("lineage", String(16)),
     Column("picture_by", BigInteger),
+    Column("comparison_id", String(20)),
+    Column("sealed", Boolean, nullable=False, server_default=false()),
     Column("card_id", BigInteger, index=True),
     Column("post_id", BigInteger, index=True),
     Column("card_channel_id", BigInteger),
@@ -272,6 +275,39 @@ reviews = Table(
     Column("decided_at", Utc),
     Column("cleared_at", Utc),
     Index("reviews_post_left", "decided_at", sqlite_where=IS_POST_LEFT, postgresql_where=IS_POST_LEFT),
+)
+
+# Two jobs made from the same words and picture, for members to vote on: see `bot.jobs.comparisons`.
+IS_UNFINISHED = text("done_at IS NULL")
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", String(20), primary_key=True),
+    Column("guild_id", BigInteger, nullable=False),
+    Column("channel_id", BigInteger, nullable=False),
+    Column("asker_id", BigInteger, nullable=False, index=True),
+    Column("created_at", Utc, nullable=False),
+    Column("asked", Text),
+    Column("a_id", String(20)),
+    Column("b_id", String(20)),
+    Column("together_at", Utc),
+    Column("post_id", BigInteger),
+    Column("closes_at", Utc),
+    Column("spoiled_at", Utc),
+    Column("revealed_at", Utc),
+    Column("done_at", Utc),
+    Index("comparisons_by_guild", "guild_id", "revealed_at"),
+    Index("comparisons_unfinished", "created_at", sqlite_where=IS_UNFINISHED, postgresql_where=IS_UNFINISHED),
+)
+
+# One row for each member who has voted on a comparison; a changed vote is the same row.
+comparison_votes = Table(
+    "comparison_votes",
+    metadata,
+    Column("comparison_id", String(20), primary_key=True),
+    Column("member_id", BigInteger, primary_key=True, autoincrement=False, index=True),
+    Column("choice", String(4), nullable=False),
+    Column("voted_at", Utc, nullable=False),
 )
 
 # Small facts the bot remembers between runs, such as the hash of the synced command tree.

@@ -7,7 +7,7 @@ within Discord's window (a few minutes) gives the first message and no second on
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,6 +26,7 @@ from bot.errors import Cause
 from bot.failpoints import reach
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget
+from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
 from bot.jobs.guilds import SettingsOf
 from bot.jobs.health import Trouble
@@ -34,7 +35,7 @@ from bot.jobs.models import Menu
 from bot.media import clip as clips
 from bot.media.picture import normalise
 from bot.providers.base import Picture, PictureRules
-from bot.ui import answer, cards
+from bot.ui import answer, cards, comparisons
 from bot.ui.controls import ConsentButton
 from bot.ui.sources import media_in
 
@@ -251,7 +252,60 @@ class DiscordAnnouncer:
             pictures=pictures.first is not None,
         )
         files = partial(_picture_files, job, pictures)
-        return await self._upload(job, clip, view, files, await self._upload_limit(job), post_nonce(job))
+        clips_by_name = {_clip_file(job): clip}
+        return await self._upload(
+            job, clips_by_name, view, files, await self._upload_limit(job), post_nonce(job)
+        )
+
+    async def post_together(
+        self,
+        comparison_id: str,
+        clips: tuple[tuple[Job, Path], tuple[Job, Path]],
+        pictures: Pictures,
+        closes_at: datetime,
+    ) -> int:
+        (a, _), (b, _) = clips
+        view = partial(
+            comparisons.post,
+            comparison_id,
+            (a, b),
+            self._menu,
+            (_clip_file(a), _clip_file(b)),
+            closes_at=closes_at,
+            pictures=pictures.first is not None,
+            spoiler=(await self._settings_of(a.guild_id)).spoiler,
+        )
+        originals = {_clip_file(job): clip for job, clip in clips}
+        files = partial(_picture_files, a, pictures)
+        return await self._upload(a, originals, view, files, await self._upload_limit(a), post_nonce(a, "v"))
+
+    async def show_result(
+        self, comparison: Comparison, jobs: tuple[Job, Job], votes: Mapping[Choice, int]
+    ) -> bool:
+        a, b = jobs
+        assert comparison.post_id is not None
+        channel = self._channel(a)
+        try:
+            message = await channel.fetch_message(comparison.post_id)
+            there = {file_name(item) for item in media_of(message)}
+        except (discord.NotFound, discord.Forbidden) as error:
+            log.info("result_not_shown", comparison=comparison.id, status=error.status)
+            return True
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.info("result_not_shown", comparison=comparison.id, error=type(error).__name__)
+            return False
+        view = comparisons.result(
+            jobs,
+            self._menu,
+            (_clip_file(a), _clip_file(b)),
+            votes,
+            pictures=a.picture_file in there,
+            spoiler=(await self._settings_of(a.guild_id)).spoiler,
+        )
+        edit = channel.get_partial_message(comparison.post_id).edit(
+            view=view, allowed_mentions=discord.AllowedMentions.none()
+        )
+        return await self._try("result_not_shown", edit)
 
     async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
         try:
@@ -267,46 +321,52 @@ class DiscordAnnouncer:
             raise PostLater(Cause.DISCORD_DOWN) from error
         view = partial(cards.private_post, job, self._menu, _clip_file(job), cause)
         limit = DEFAULT_UPLOAD_LIMIT - REQUEST_ROOM
-        return channel.id, await self._upload(job, clip, view, list, limit, post_nonce(job, "d"), channel.id)
+        return channel.id, await self._upload(
+            job, {_clip_file(job): clip}, view, list, limit, post_nonce(job, "d"), channel.id
+        )
 
     async def _upload(
         self,
         job: Job,
-        clip: Path,
+        originals: Mapping[str, Path],
         view: Callable[[], discord.ui.LayoutView],
         pictures: Callable[[], list[discord.File]],
         limit: int,
         nonce: str,
         channel_id: int | None = None,
     ) -> int:
-        """The clip in one message, made smaller until Discord takes it."""
+        """The clips, by file name, in one message, made smaller until Discord takes each of them."""
         while True:
+            fitted: dict[str, Path] = {}
             try:
-                fitted = await clips.fit(clip, limit, pool=self._pool)
+                for name, clip in originals.items():
+                    try:
+                        fitted[name] = await clips.fit(clip, limit, pool=self._pool)
+                    except clips.CannotFit:
+                        raise CannotPost(Cause.CLIP_TOO_LARGE) from None
+                    except clips.NotAClip:
+                        raise CannotPost(Cause.CLIP_UNUSABLE) from None
                 reach("announcer.fitted")
-            except clips.CannotFit:
-                raise CannotPost(Cause.CLIP_TOO_LARGE) from None
-            except clips.NotAClip:
-                raise CannotPost(Cause.CLIP_UNUSABLE) from None
-            try:
-                files = [discord.File(fitted, _clip_file(job)), *pictures()]
-                message = await self._send(job, view(), files, nonce, ping=True, channel_id=channel_id)
-            except TooLarge:
-                size = await asyncio.to_thread(fitted.stat)
-                limit = min(limit, size.st_size) // 2
-                if limit < LEAST_UPLOAD_LIMIT:
-                    raise CannotPost(Cause.CLIP_TOO_LARGE) from None
-            else:
-                return message.id
+                try:
+                    files = [discord.File(path, name) for name, path in fitted.items()] + pictures()
+                    message = await self._send(job, view(), files, nonce, ping=True, channel_id=channel_id)
+                except TooLarge:
+                    sizes = [(await asyncio.to_thread(path.stat)).st_size for path in fitted.values()]
+                    limit = min(limit, max(sizes)) // 2
+                    if limit < LEAST_UPLOAD_LIMIT:
+                        raise CannotPost(Cause.CLIP_TOO_LARGE) from None
+                else:
+                    return message.id
             finally:
-                if fitted != clip:
-                    await asyncio.to_thread(fitted.unlink, missing_ok=True)
+                for name, path in fitted.items():
+                    if path != originals[name]:
+                        await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def finish(self, job: Job) -> bool:
         channel = self._channel(job)
         self._drawn.pop(job.id, None)
         done = True
-        if job.post_id and not job.post_channel_id:
+        if job.post_id and not job.post_channel_id and not job.sealed:
             emoji = (await self._settings_of(job.guild_id)).requeue_emoji
             done &= await self._try(
                 "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)

@@ -60,6 +60,7 @@ DONE_WORDS = {
     Lineage.CONTINUE: "here is how it goes on",
 }
 
+NOT_COMPARED = "The two clips of this comparison did not come together, so there is nothing to vote on."
 NOT_FETCHED = {Cause.NO_ANSWER, Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.BROKEN}
 
 
@@ -93,9 +94,9 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
     title, colour = _title(job, waiting)
     box: ui.Container[ui.LayoutView] = ui.Container(accent_colour=colour)
     text = f"### {title}\n{quoted(job.prompt)}" if job.prompt else f"### {title}"
-    _add_section(box, f"{text}\n-# {_facts(job, menu)}", job.picture_file, "The picture to animate", job)
+    picture_section(box, f"{text}\n-# {_facts(job, menu)}", job.picture_file, "The picture to animate", job)
     if job.end_picture_file:
-        _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
+        picture_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
     if detail := _detail(job, menu, waiting):
         box.add_item(ui.TextDisplay(detail))
     if job.is_open and job.asked_in != job.channel_id:
@@ -109,7 +110,7 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
         if not waiting.looking:
             buttons.insert(0, JobButton(job.id, "retry"))
         box.add_item(ui.ActionRow(*buttons))
-    return _layout([box])
+    return layout([box])
 
 
 def post(
@@ -133,12 +134,14 @@ def post(
     box: ui.Container[ui.LayoutView] = ui.Container(accent_colour=DONE)
     facts = f"-# {_facts(job, menu)} · took {elapsed(seconds_taken)}"
     text = f"{quoted(job.prompt)}\n{facts}" if job.prompt else facts
-    _add_section(box, text, job.picture_file, "The source picture", job)
+    picture_section(box, text, job.picture_file, "The source picture", job)
     if job.end_picture_file:
-        _add_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
+        picture_section(box, "-# It ends on this picture.", job.end_picture_file, "The end picture", job)
     by_ai = menu.by_ai(job.model)
     alt = "A video made by AI" if by_ai else "A video made from the picture"
-    clip = discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job), spoiler=spoiler)
+    clip = discord.MediaGalleryItem(
+        f"attachment://{clip_file}", description=alt_text(alt, job), spoiler=spoiler
+    )
     box.add_item(ui.MediaGallery(clip))
     others = ("model",) if len(menu.models) > 1 else ()
     verbs = ("again", "remix", *others, "continue", "delete")
@@ -146,9 +149,11 @@ def post(
     made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
     credit = menu.credit(job.model)
     made = f"{made} · {credit}" if credit else made
+    if job.comparison_id:
+        box.add_item(ui.TextDisplay(NOT_COMPARED))
     words = ui.TextDisplay[ui.LayoutView](f"-# {made} · react with {emoji} for another take")
     box.add_item(ui.Section(words, accessory=ReportButton(job.id)))
-    return _layout([ui.TextDisplay(f"<@{job.asker_id}>, {DONE_WORDS[job.lineage]}."), box])
+    return layout([ui.TextDisplay(f"<@{job.asker_id}>, {DONE_WORDS[job.lineage]}."), box])
 
 
 def private_post(job: Job, menu: Menu, clip_file: str, cause: Cause) -> ui.LayoutView:
@@ -159,12 +164,12 @@ def private_post(job: Job, menu: Menu, clip_file: str, cause: Cause) -> ui.Layou
     by_ai = menu.by_ai(job.model)
     alt = "A video made by AI" if by_ai else "A video made from the picture"
     box.add_item(
-        ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{clip_file}", description=_alt(alt, job)))
+        ui.MediaGallery(discord.MediaGalleryItem(f"attachment://{clip_file}", description=alt_text(alt, job)))
     )
     made = "Made by AI" if by_ai else "Drawn by this bot, without AI"
     credit = menu.credit(job.model)
     box.add_item(ui.TextDisplay(f"-# {made} · {credit}" if credit else f"-# {made}"))
-    return _layout(
+    return layout(
         [ui.TextDisplay(f"Your clip is done, but not in <#{job.channel_id}>: {_inside(WHY[cause])}"), box]
     )
 
@@ -239,6 +244,8 @@ def _detail(job: Job, menu: Menu, waiting: Waiting) -> str | None:
 
 
 def _facts(job: Job, menu: Menu) -> str:
+    if job.sealed:
+        return f"<@{job.asker_id}> · one of two clips to compare · {job.seconds} s"
     parts = [f"<@{job.asker_id}>", menu.label(job.model), f"{job.seconds} s"]
     parts += [part for part in (job.quality, job.ratio, job.camera, *_extras(job), price(job, menu)) if part]
     return " · ".join(parts)
@@ -248,24 +255,24 @@ def _extras(job: Job) -> list[str]:
     return [word for word, wanted in (("loop", job.loop), ("with sound", job.sound)) if wanted]
 
 
-def _add_section(
+def picture_section(
     box: ui.Container[ui.LayoutView], text: str, picture: str | None, alt: str, job: Job
 ) -> None:
     if picture is None:
         box.add_item(ui.TextDisplay(text))
     else:
         thumbnail: ui.Thumbnail[ui.LayoutView] = ui.Thumbnail(
-            f"attachment://{picture}", description=_alt(alt, job)
+            f"attachment://{picture}", description=alt_text(alt, job)
         )
         box.add_item(ui.Section(text, accessory=thumbnail))
 
 
-def _alt(what: str, job: Job) -> str:
+def alt_text(what: str, job: Job) -> str:
     words = plain(job.prompt)
     return f"{what}: {words}"[:ALT_LIMIT] if words else what
 
 
-def _layout(items: Sequence[ui.Item[ui.LayoutView]]) -> ui.LayoutView:
+def layout(items: Sequence[ui.Item[ui.LayoutView]]) -> ui.LayoutView:
     view = ui.LayoutView(timeout=None)
     for item in items:
         view.add_item(item)

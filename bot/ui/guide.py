@@ -92,8 +92,8 @@ def privacy(menu: Menu, keep_days: int, reader: Reader) -> ui.LayoutView:
         "In this bot's database, until you have it deleted: your Discord id; of each clip its prompt, options, "
         "price, times and state, the ids of its server, channel and messages, and the provider's name and "
         "address for it; whose picture it was made from; whether others may animate your pictures; for a day, whom you "
-        "let use them, or who let you, where a server wants that asked; what you reported of clips; and whether, why "
-        "and until when you are blocked. "
+        "let use them, or who let you, where a server wants that asked; how you voted on comparisons; what you reported "
+        "of clips; and whether, why and until when you are blocked. "
         "**No picture is stored there:** pictures and clips hang on the bot's messages in Discord.",
         "### What goes where\n"
         "The prompt, the options and the pictures of a clip go to the provider of its model, without your name "
@@ -173,6 +173,7 @@ def confirm(standing: tuple[int, int, int], member_id: int) -> ui.LayoutView:
         "buttons of their posts stop working. What each one cost stays in the books without you; your id goes "
         "from there after 32 days, when no limit counts on it any more.",
         "- Clips that could not be posted are given up. Cards of clips that failed are deleted.",
+        "- Your votes on comparisons are deleted. What others said of yours counts on without your name.",
         "- What you chose with /consent stays, so that it can be kept to. So do blocks.",
         "",
         "Posted clips stay in their channels, unless you have them deleted too. This cannot be undone.",

@@ -30,6 +30,7 @@ OPTIONS = {
     "model": "Made by which model; any when left out",
     "id": "The clip: choose one of yours, or an id from /history",
 }
+ONE_OF_TWO = "to compare"  # instead of a model that is not told yet
 TEXT_LIMIT = 3800  # of the 4,000 characters that a message of Components V2 holds
 MINE_LIMIT = 2600  # of these, for one's own clips
 CHOICE_LIMIT = 100
@@ -118,8 +119,12 @@ def _cards(jobs: Sequence[tuple[Job, Waiting]], menu: Menu) -> list[str]:
     for job, waiting in jobs:
         place = f"number {waiting.place} in line" if waiting.place else "in the making"
         prompt = quoted(job.prompt, limit=60) if job.prompt else "no prompt"
-        lines.append(f"- {prompt} · <@{job.asker_id}> · {escaped(menu.label(job.model))} · {place}")
+        lines.append(f"- {prompt} · <@{job.asker_id}> · {_model(job, menu)} · {place}")
     return lines
+
+
+def _model(job: Job, menu: Menu) -> str:
+    return ONE_OF_TWO if job.sealed else escaped(menu.label(job.model))
 
 
 def history(past: Past, menu: Menu) -> ui.LayoutView:
@@ -204,7 +209,8 @@ def came_from(job: Job, parent: Job | None) -> str:
 def choice(job: Job, menu: Menu, now: datetime) -> str:
     """A clip in one line, for a list to choose from."""
     ago = elapsed((now - job.created_at).total_seconds())
-    facts = f" · {menu.label(job.model)[:24]} · {ago} ago"
+    model = ONE_OF_TWO if job.sealed else menu.label(job.model)[:24]
+    facts = f" · {model} · {ago} ago"
     words = plain(job.prompt) or job.id
     room = CHOICE_LIMIT - len(facts)
     return (words if len(words) <= room else f"{words[: room - 1]}…") + facts

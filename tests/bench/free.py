@@ -1,12 +1,13 @@
 """A provider and an announcer that cost nothing and answer at once, so that what is left is ours."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health, Trouble
@@ -88,6 +89,20 @@ class SilentAnnouncer:
 
     async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
         return next(self._ids)
+
+    async def post_together(
+        self,
+        comparison_id: str,
+        clips: tuple[tuple[Job, Path], tuple[Job, Path]],
+        pictures: Pictures,
+        closes_at: datetime,
+    ) -> int:
+        return next(self._ids)
+
+    async def show_result(
+        self, comparison: Comparison, jobs: tuple[Job, Job], votes: Mapping[Choice, int]
+    ) -> bool:
+        return True
 
     async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
         return 1, next(self._ids)

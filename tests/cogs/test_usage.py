@@ -70,7 +70,7 @@ def drawn(town: Town, message: discord.Message) -> tuple[Image.Image, str]:
 
 @pytest.mark.parametrize("person", ["ada", "moderator"])
 async def test_it_is_for_those_who_manage_the_server(town: Town, person: str) -> None:
-    """Discord does not offer it to others, and a press on somebody's button is looked at anew."""
+    """Discord does not offer it to others."""
     actor: MemberActor = getattr(town, person)
 
     assert "usage" not in actor.available_commands(town.channel)

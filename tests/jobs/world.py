@@ -1,7 +1,7 @@
 """A scripted provider and an announcer that writes down what it was told, for the engine and the desk."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from bot.errors import Cause
 from bot.jobs.announcing import Pictures, Waiting
 from bot.jobs.audit import Finding, audit
+from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health, Trouble
@@ -133,6 +134,8 @@ class NotingAnnouncer:
     rules: list[PictureRules | None] = field(default_factory=list)
     on_private: deque[Any] = field(default_factory=deque)
     on_finish: deque[Any] = field(default_factory=deque)
+    results: list[tuple[str, dict[Choice, int]]] = field(default_factory=list)
+    on_result: deque[Any] = field(default_factory=deque)
     on_erase: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
@@ -175,6 +178,26 @@ class NotingAnnouncer:
         assert clip.read_bytes() == b"clip"
         self.posts.append(job.id)
         return 2000 + len(self.posts)
+
+    async def post_together(
+        self,
+        comparison_id: str,
+        clips: tuple[tuple[Job, Path], tuple[Job, Path]],
+        pictures: Pictures,
+        closes_at: datetime,
+    ) -> int:
+        await _next(self.on_post, None)
+        assert all(clip.read_bytes() == b"clip" for _, clip in clips)
+        self.posts += [job.id for job, _ in clips]
+        return 4000 + len(self.posts)
+
+    async def show_result(
+        self, comparison: Comparison, jobs: tuple[Job, Job], votes: Mapping[Choice, int]
+    ) -> bool:
+        self.results.append((comparison.id, dict(votes)))
+        answer = await _next(self.on_result, True)
+        assert isinstance(answer, bool)
+        return answer
 
     async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
         await _next(self.on_private, None)
