@@ -1,7 +1,7 @@
 """Who may not have clips made, and what was reported. SQL, beside the store's."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
 from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, blocks, jobs, reports, reviews
+from bot.jobs.together import Together
 
 COMMENTS_SHOWN = 5
 ATTEMPTS = 3
@@ -74,6 +75,7 @@ class Moderation:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._blocks = Together(self._blocks_of, most=MOST_AT_ONCE)
 
     # Blocks
 
@@ -108,13 +110,28 @@ class Moderation:
 
     async def block_of(self, guild_id: int | None, member_id: int, now: datetime) -> Block | None:
         """What keeps a member from having clips made in a server: the owner's block goes before the moderators'."""
-        places = {EVERYWHERE, guild_id or EVERYWHERE}
+        return await self._blocks.ask((guild_id or EVERYWHERE, member_id, now))
+
+    async def _blocks_of(self, asked: Sequence[tuple[int, int, datetime]]) -> list[Block | None]:
+        """For all who ask at the same moment, in one look."""
+        places = {EVERYWHERE} | {guild_id for guild_id, _, _ in asked}
         query = select(blocks).where(
-            blocks.c.guild_id.in_(places), blocks.c.member_id == member_id, _holds(now)
+            blocks.c.guild_id.in_(places), blocks.c.member_id.in_({member_id for _, member_id, _ in asked})
         )
         async with self._store.reading() as connection:
-            row = (await connection.execute(query.order_by(blocks.c.guild_id))).mappings().first()
-            return _block_of(row) if row else None
+            rows = (await connection.execute(query)).mappings().all()
+        found = {(row["guild_id"], row["member_id"]): _block_of(row) for row in rows}
+        return [
+            next(
+                (
+                    block
+                    for place in (EVERYWHERE, guild_id)
+                    if (block := found.get((place, member_id))) and (block.until is None or block.until > now)
+                ),
+                None,
+            )
+            for guild_id, member_id, now in asked
+        ]
 
     async def blocks_in(
         self, guild_id: int | None, now: datetime, *, skip: int, limit: int
