@@ -1,6 +1,6 @@
 """Makes the pictures of docs/: the demo in headless Chromium, used as members would, on a phone's width.
 
-    python scripts/screenshots.py [name ...]      of demo, post, card, remix, queue; all without a name
+    python scripts/screenshots.py [name ...]      of demo, post, card, remix, queue, comparison; all without a name
     python scripts/screenshots.py --all-routes    no pictures: a clip by each of three routes, played in the page
 
 Needs the extra `dev` and a Chromium (CHROMIUM names it; else it is looked for). `SHOTS` says of each picture how
@@ -17,11 +17,21 @@ from pathlib import Path
 from playwright.async_api import Locator, Page
 
 from bot import demo
-from tests.browser import add_option, animate, begin, chromium, clips_shown, open_demo, play, posts_of
+from tests.browser import (
+    add_option,
+    animate,
+    begin,
+    chromium,
+    clips_shown,
+    compare,
+    open_demo,
+    play,
+    posts_of,
+)
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "tests" / "data" / "harbour.jpg"
-PHONE, DESK = (480, 1250), (1280, 960)  # pixels; as tall as the longest answer
+PHONE, TALL, DESK = (480, 1250), (480, 1700), (1280, 960)  # pixels; as tall as the longest answer
 TRIED = ("Kling 3.0", "Ray 3.2", "Gen-4.5")
 SEED = "the beam sweeps over the sea"
 
@@ -94,6 +104,19 @@ async def queue(tab: Page, out: Path) -> None:
     await crop(answer, out)
 
 
+async def comparison(tab: Page, out: Path) -> None:
+    prompt = "boats rock on the waves"
+    await compare(tab, prompt=prompt, picture=PICTURE, first="kling-3", second="ray-3-2")
+    both = posts_of(tab, prompt).last
+    await both.get_by_role("button", name="B is better").click(timeout=60_000)
+    await tab.get_by_text("Your vote").last.wait_for()
+    for video in (both.locator("video").first, both.locator("video").last):
+        await video.evaluate(
+            "async v => { while (v.readyState < 2) await new Promise(loaded => setTimeout(loaded, 100)); }"
+        )
+    await crop(both, out)
+
+
 async def crop(what: Locator, out: Path) -> None:
     """The picture of one part of the page, once its own pictures are there and nothing points at it."""
     await what.scroll_into_view_if_needed()
@@ -114,7 +137,7 @@ SHOTS: dict[str, tuple[tuple[int, int], bool, Callable[[Page, Path], Awaitable[N
     "card": (PHONE, True, card),
     "remix": (PHONE, True, remix),
     "queue": (PHONE, True, queue),
-    # The place of "comparison": (PHONE, True, comparison).
+    "comparison": (TALL, True, comparison),
 }
 
 

@@ -68,10 +68,27 @@ async def animate(tab: Page, *, prompt: str, picture: Path, model: str | None = 
     await add_option(tab, "picture")
     await tab.locator("input[type=file][data-option=picture]").set_input_files(picture)
     if model:
-        await add_option(tab, "model")
-        options = tab.locator(".command-popup").get_by_role("option")
-        await options.get_by_text(model, exact=True).click()
+        await choose(tab, "model", model)
     await tab.locator("#send-message").click()
+
+
+async def compare(tab: Page, *, prompt: str, picture: Path, first: str, second: str) -> None:
+    """Choose /compare, fill it in with two models by their names, send, and press what costs."""
+    await begin(tab, "compare")
+    await tab.locator("input[data-option=prompt]").fill(prompt)
+    await tab.locator("input[type=file][data-option=picture]").set_input_files(picture)
+    for option, model in (("first", first), ("second", second)):
+        await add_option(tab, option)
+        await tab.locator(f"input[data-option={option}]").fill(model)
+    await tab.locator("#send-message").click()
+    await tab.get_by_role("button", name="Compare").last.click()
+
+
+async def choose(tab: Page, option: str, value: str) -> None:
+    """Add an option of the command in the composer, and choose its value from the list."""
+    await add_option(tab, option)
+    options = tab.locator(".command-popup").get_by_role("option")
+    await options.get_by_text(value, exact=True).click()
 
 
 def posts_of(tab: Page, prompt: str) -> Locator:

@@ -40,7 +40,7 @@ from tests.servers.makevid import MakevidServer
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 STALE_SECONDS = 3
-AT_ONCE = 8
+AT_ONCE = 6
 PRICE_CENTS = 35
 MANY_JOBS = int(os.environ.get("ANIMATIC_KILLED_JOBS", "30"))
 LEAST_KILLS = 6
@@ -214,7 +214,7 @@ class Site:
         await until(lambda: (self.folder / machine / "alive").exists() or process.returncode is not None)
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(process.wait(), 20)
+        return await asyncio.wait_for(process.wait(), 60)
 
     async def ended(self, job: Job, *states: State) -> Job:
         """The job, once it has come to an end or into doubt."""
@@ -238,14 +238,14 @@ class Site:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     async def look() -> bool:
         return condition()
 
     await until_async(look, seconds)
 
 
-async def until_async(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def until_async(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - what happens is in other processes
             await asyncio.sleep(0.1)
@@ -309,7 +309,7 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
     if row.startswith("desk."):
         program = ("tests.asking", str(site.config("desk")), str(site.channel))
         asking = await site.start("desk", fail_at=row, program=program)
-        assert await asyncio.wait_for(asking.wait(), 30) == KILLED
+        assert await asyncio.wait_for(asking.wait(), 60) == KILLED
         (job,) = await site.animatic.store.open_jobs()
     else:
         job = await site.ask()
@@ -319,14 +319,14 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
         after = AFTER[site.route]
         if row in after:
             before = await site.start("first", fail_at=after[row])
-            assert await asyncio.wait_for(before.wait(), 30) == KILLED
+            assert await asyncio.wait_for(before.wait(), 60) == KILLED
         if row in AT_STOP:
             site.provider.polls_until_done = 1
         dying = await site.start(second if row in after else "first", fail_at=row)
         if row in AT_STOP:
             await site.ended(job, State.RENDERING)
             await site.stop("first", dying)
-        assert await asyncio.wait_for(dying.wait(), 30) == KILLED, "did not come to the point"
+        assert await asyncio.wait_for(dying.wait(), 60) == KILLED, "did not come to the point"
         site.provider.polls_until_done = 0
 
     recovering = await site.start(second)

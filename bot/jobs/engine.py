@@ -216,7 +216,8 @@ class Engine:
             took = time.monotonic() - began
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._idle_seconds())
-            if not self._stopping:  # what comes in a rush is taken together; a third of the time is for others
+            if not self._stopping:
+                # What comes in a rush is taken together, and others have a third of the time.
                 await asyncio.sleep(max(GATHER, took / 2))
 
     async def run_due(self) -> int:
