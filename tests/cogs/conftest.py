@@ -43,6 +43,7 @@ from bot.errors import Refusal
 from bot.jobs.machine import OPEN, Job, State
 from bot.providers.makevid import MakevidSettings
 from bot.ui.announcer import file_name, media_of
+from tests.conftest import new_sqlite
 from tests.servers.makevid import MakevidServer
 
 ERASE = "Delete for everybody"
@@ -348,7 +349,7 @@ async def open_town(folder: Path) -> AsyncIterator[Town]:
     async with MakevidServer(clip=small_clip()) as makevid, AsyncExitStack() as running:
         config = Config(
             discord=DiscordSettings(shard_count=1),
-            store=StoreSettings(url=SecretStr(f"sqlite+aiosqlite:///{folder / 'jobs.db'}")),
+            store=StoreSettings(url=SecretStr(new_sqlite(folder / "jobs.db"))),
             data=DataSettings(folder=folder),
             network=NetworkSettings(allow_private_addresses=True),
             routes=RoutesSettings(

@@ -389,6 +389,7 @@ async def test_it_sees_each_job_as_of_one_moment(reading: Store, site: Site, clo
         assert dossier.history[-1].new == dossier.job.state
 
 
+@pytest.mark.empty
 async def test_another_schema_is_left_alone(database: str, tmp_path: Path) -> None:
     """An empty database is not made into one of ours by looking."""
     if database.startswith("sqlite"):

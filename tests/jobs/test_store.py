@@ -165,6 +165,7 @@ async def test_takes_of_a_clip_are_counted_within_a_day(store: Store, clock: Clo
     assert (await store.load(9)).takes == 0
 
 
+@pytest.mark.empty
 async def test_rows_of_before_have_a_lineage(database: str, clock: Clock) -> None:
     """Every job with a parent was the same clip again, until there was more."""
     engine = create_async_engine(database)

@@ -27,7 +27,7 @@ from bot.providers.base import (
 )
 from bot.ui import cards
 from bot.ui.answer import MONEY
-from tests.conftest import Clock
+from tests.conftest import Clock, new_sqlite
 from tests.jobs.world import NotingAnnouncer
 from tests.providers.contract import (
     BATCH,
@@ -397,7 +397,7 @@ async def run(rig: Rig, provider: Provider, case: Case, clock: Clock, tmp_path: 
     )
     menu = Menu(models={"model": model}, default="model")
     board = Board(request=request, clip=rig.clip)
-    async with open_store(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}", database_clock=False) as store:
+    async with open_store(new_sqlite(tmp_path / "jobs.db"), database_clock=False) as store:
         job = Job(
             id="01contract",
             created_at=clock.now(),
