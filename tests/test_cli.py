@@ -1,6 +1,7 @@
 """The `animatic` command, in processes of its own, against a Discord and a gateway on loopback."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -20,6 +21,7 @@ from bot.media import clip as clips
 from tests.conftest import Clock
 from tests.jobs.world import make_world
 from tests.servers.discord import BOT_ID, DiscordServer
+from tests.servers.everything import all_routes
 from tests.servers.makevid import MakevidServer
 
 DATA = Path(__file__).parent / "data"
@@ -274,6 +276,40 @@ async def test_render_tries_a_key(config: Path, tmp_path: Path) -> None:
         assert len(makevid.creates) == 1
     assert out.read_bytes() == source.read_bytes()
     assert "h264" in said
+
+
+async def test_render_drives_every_route(config: Path, tmp_path: Path) -> None:
+    """Each against its server, with a picture where a file can be sent, and with what it heard on the way."""
+    async with all_routes(tmp_path) as routes:
+        sections = [
+            f"[routes.{route}]\n"
+            + "\n".join(f"{key} = {json.dumps(value)}" for key, value in section.items())
+            for route, section in routes.items()
+            if route != "comfyui"
+        ]
+        local = routes["comfyui"]
+        workflow = json.dumps(local["workflows"]["wan"]["file"])
+        sections.append(f'[routes.comfyui]\nbase_url = "{local["base_url"]}"\nfirst_poll_seconds = 2')
+        sections.append(f"[routes.comfyui.workflows.wan]\nfile = {workflow}")
+        config.write_text("\n".join([*sections, "[network]\nallow_private_addresses = true\n"]))
+
+        async def render(model: str, route: str, picture: str | Path) -> None:
+            out = tmp_path / f"{model}-out.mp4"
+            code, said, err = await animatic(
+                "render", picture, "waves", "--model", model, "--out", out, "--config", config, cwd=tmp_path
+            )
+            assert (code, "h264" in said) == (0, True), (model, said, err)
+            assert out.read_bytes() == (tmp_path / f"{route}.mp4").read_bytes()
+
+        harbour = DATA / "harbour.jpg"
+        await asyncio.gather(
+            render("kling", "makevid", harbour),
+            render("kling-3", "kling", harbour),
+            render("ray-2", "luma", "-"),  # takes links alone
+            render("ray-3-2", "luma_agents", harbour),
+            render("runway-turbo", "runway", harbour),
+            render("wan", "comfyui", harbour),
+        )
 
 
 @pytest.mark.parametrize(
