@@ -9,6 +9,8 @@ from simcord.enums import OverwriteType
 from bot.jobs.desk import Who
 from bot.jobs.machine import Charge, State
 from tests.cogs.conftest import Town, clip_in, picture, said, text_of
+from tests.cogs.test_compare import labelled, start
+from tests.cogs.test_safety import report, team_of
 from tests.cogs.test_settings import choose
 
 
@@ -228,3 +230,26 @@ async def test_results_count_where_they_were_asked_for(town: Town, results: Chan
 
     assert refused.startswith("This channel may have 1 clip a day")
     assert len(town.posts(results)) == 2
+
+
+async def test_a_clip_is_taken_away_from_there(town: Town, results: ChannelHandle) -> None:
+    """Reported where it stands, decided in the moderators' channel."""
+    team = await team_of(town)
+    await town.animate(town.ada, picture=picture())
+    await town.work_until_done()
+    [post] = town.posts(results)
+    await report(town, town.bob, post)
+
+    await town.moderator.click(team.review(), label="Remove")
+
+    assert town.posts(results) == []
+
+
+async def test_a_comparison_goes_there(town: Town, results: ChannelHandle) -> None:
+    """Both clips in one post, as anywhere."""
+    await start(town)
+    await town.work_until_done()
+
+    [post] = town.posts(results)
+    assert town.posts() == []
+    assert {job.post_id for job in await labelled(town)} == {post.id}
