@@ -50,7 +50,7 @@ from bot.jobs.models import Menu, Way
 from bot.jobs.moderation import Moderation
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.schedule import Schedule
-from bot.jobs.store import MOST_RESCUED, AlreadyThere, Store
+from bot.jobs.store import MOST_RESCUED, RUNNING, AlreadyThere, Store
 from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
 
 log = structlog.get_logger(__name__)
@@ -76,6 +76,7 @@ PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then
 OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
+LINE_EVERY = timedelta(seconds=1)  # Discord takes about one edit a second in a channel
 GATHER = 0.005
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -123,8 +124,8 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
-        self._line_moved = False
-        self._drawing: dict[str, bool] = {}  # routes whose line is being drawn, and whether it moved since
+        self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
+        self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
         self._stopping = False
         self._passing_on: set[str] = set()
@@ -132,7 +133,7 @@ class Engine:
 
     def wake(self) -> None:
         """Something may be due: a job was queued, cancelled or asked for again."""
-        self._line_moved = True
+        self._line_moved.update(self._providers)
         self._woken.set()
 
     def hint(self, job_id: str) -> None:
@@ -252,7 +253,7 @@ class Engine:
                 self._next_sweep = now + self._ownership.sweep_every
                 await self._sweep(now)
                 await self._mend_routes()
-        taken, moved, self._line_moved = 0, self._line_moved, False
+        taken = 0
         for route in self._providers:
             if self._stopping:
                 break
@@ -264,10 +265,9 @@ class Engine:
             for job in claimed:
                 reach("engine.claimed")
                 self._start(self._work(job), job.id)
-            if claimed or moved:
-                if route not in self._drawing:
-                    self._start(self._draw_line(route))
-                self._drawing[route] = True
+            if claimed:
+                self._line_moved.add(route)
+            self._draw_if_moved(route, now)
             taken += len(claimed)
         return taken + await self._take_due(now) + await self._take_doubts(now)
 
@@ -854,6 +854,8 @@ class Engine:
             return None
         log.info("job_moved", outcome=type(outcome).__name__, state=moved.state, cause=moved.cause)
         self._schedule.follow(moved)
+        if job.state in RUNNING and moved.state not in RUNNING:
+            self._woken.set()  # a slot is free
         if moved.state is State.UNSURE:
             self._doubt(moved, FIRST_LOOK)
         else:
@@ -891,17 +893,21 @@ class Engine:
             return Waiting(looking=looks < PATIENT_LOOKS)
         return Waiting()
 
+    def _draw_if_moved(self, route: str, now: datetime) -> None:
+        """When the line moves, those at its head learn their new place: one drawing at a time, once a LINE_EVERY."""
+        drawing, drawn = f"line {route}", self._line_drawn.get(route)
+        just_now = drawn is not None and timedelta(0) <= now - drawn < LINE_EVERY
+        if route in self._line_moved and not just_now and drawing not in self._in_hand:
+            self._line_moved.discard(route)
+            self._line_drawn[route] = now
+            self._start(self._draw_line(route), drawing)
+
     async def _draw_line(self, route: str) -> None:
-        """When the line moves, those at its head learn their new place; once more if it moves meanwhile."""
-        try:
-            while self._drawing[route] and not self._stopping:
-                self._drawing[route] = False
-                line = await self._store.line(route, limit=DRAWN_QUEUE)
-                paused = await self._store.paused({job.guild_id for job, _ in line})
-                for job, place in line:
-                    await self._announcer.draw(job, Waiting(place=place, paused=job.guild_id in paused))
-        finally:
-            del self._drawing[route]
+        line = await self._store.line(route, limit=DRAWN_QUEUE)
+        paused = await self._store.paused({job.guild_id for job, _ in line})
+        for job, place in line:
+            if not self._stopping:
+                await self._announcer.draw(job, Waiting(place=place, paused=job.guild_id in paused))
 
     def _can(self, job: Job) -> Capabilities:
         """What the job's model can do, also when it is no longer in the config."""

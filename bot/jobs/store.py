@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import stamina
@@ -34,16 +33,17 @@ from sqlalchemy import (
     Subquery,
     Table,
     Update,
+    and_,
     bindparam,
     case,
     delete,
-    event,
     func,
     insert,
     or_,
     select,
     update,
 )
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -66,6 +66,7 @@ from bot.jobs.machine import (
     State,
     TriedAgain,
 )
+from bot.jobs.sqlite import sqlite_engine
 from bot.jobs.tables import (
     HAS_CARD_LEFT,
     IS_OPEN,
@@ -89,7 +90,6 @@ from bot.jobs.together import Together
 
 log = structlog.get_logger(__name__)
 
-BUSY_TIMEOUT = timedelta(seconds=5)
 ACCEPT_SECONDS = 2.0  # Discord gives three for the first answer
 HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
@@ -103,12 +103,6 @@ ADMISSION_LOCK = 1
 GUILDS_LOCK = 2
 PAUSED = "paused"  # the note that says that nothing new is started anywhere
 _PAUSED_EVERYWHERE = select(notes.c.key).where(notes.c.key == PAUSED)
-
-_waiting_for = (
-    select(jobs.c.id)
-    .where(IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == bindparam("route", type_=jobs.c.route.type))
-    .limit(1)
-)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -323,8 +317,11 @@ class Store:
             await self._save(connection, moves)
             return [moved for _, moved, _ in moves]
 
-        async with self._reads.connect() as connection:  # mostly nobody waits: no lock is taken then
-            if not (await connection.execute(_waiting_for, {"route": route})).first():
+        async with (
+            self._reads.connect() as connection
+        ):  # mostly nobody waits or no slot is free: no lock then
+            look = {"route": route, "slots": slots, "held_since": now - HOLDS_SLOT}
+            if not (await connection.execute(_may_begin(), look)).first():
                 return []
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
@@ -348,34 +345,35 @@ class Store:
         """
 
         async def work(connection: AsyncConnection) -> list[Job]:
-            clock = (
-                (await connection.execute(select(func.now()))).scalar_one() if self._database_clock else now
-            )
-            alive = select(workers.c.id).where(workers.c.beat_at > clock - stale)
-            orphans = (
-                select(jobs)
-                .where(
-                    IS_OPEN,
-                    jobs.c.state.in_(OWNED),
-                    or_(jobs.c.worker.is_(None), jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)),
-                )
-                .order_by(jobs.c.created_at)
-                .limit(MOST_RESCUED)
-                .with_for_update(skip_locked=True)
-            )
+            clock = await self._clock(connection, now)
+            orphans = select(jobs).where(_is_orphan(worker, clock - stale)).order_by(jobs.c.created_at)
             moves: list[Move] = []
-            for row in await connection.execute(orphans):
+            for row in await connection.execute(
+                orphans.limit(MOST_RESCUED).with_for_update(skip_locked=True)
+            ):
                 job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 moves.append((job, machine.advance(job, outcome, now), outcome))
             await self._save(connection, moves)
-            owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.worker.is_not(None))
-            await connection.execute(
-                delete(workers).where(workers.c.beat_at <= clock - stale * 2, workers.c.id.not_in(owners))
-            )
+            await connection.execute(delete(workers).where(_is_forgotten(clock - stale * 2)))
             return [moved for _, moved, _ in moves]
 
+        async with (
+            self._reads.connect() as connection
+        ):  # mostly everybody is well: nobody waits for a look then
+            clock = await self._clock(connection, now)
+            orphan = select(jobs.c.id).where(_is_orphan(worker, clock - stale)).limit(1)
+            forgotten = select(workers.c.id).where(_is_forgotten(clock - stale * 2)).limit(1)
+            if not any([(await connection.execute(query)).first() for query in (orphan, forgotten)]):
+                return []
         return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def _clock(self, connection: AsyncConnection, now: datetime) -> datetime:
+        """What decides who is alive."""
+        if not self._database_clock:
+            return now
+        time: datetime = (await connection.execute(select(func.now()))).scalar_one()
+        return time
 
     async def release(self, worker: str) -> None:
         """Hand back all that this worker owns, and sign off: others may go on at once, no attempt is spent."""
@@ -413,15 +411,8 @@ class Store:
 
     async def line(self, route: str, *, limit: int) -> list[tuple[Job, int]]:
         """The jobs that wait for a route, first to start first, with their place (1 is next)."""
-        line = _line(route)
-        query = (
-            select(jobs)
-            .join(line, line.c.id == jobs.c.id)
-            .order_by(line.c.turn, line.c.created_at, line.c.id)
-            .limit(limit)
-        )
         async with self._reads.connect() as connection:
-            rows = await connection.execute(query)
+            rows = await connection.execute(_first_in_line(), {"route": route, "most": limit})
             return [(job_of(row), place) for place, row in enumerate(rows, start=1)]
 
     async def place(self, job: Job) -> int:
@@ -880,12 +871,7 @@ class Store:
         async with self._reads.connect() as connection:
             for route in {job.route for job in asked}:
                 ids = sorted({job.id for job in asked if job.route == route})
-                line = _line(route, also=ids)
-                order = (line.c.turn, line.c.created_at, line.c.id)
-                ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
-                rows = await connection.execute(
-                    select(ranked.c.id, ranked.c.place).where(ranked.c.id.in_(ids))
-                )
+                rows = await connection.execute(_places(), {"route": route, "also": ids})
                 places |= dict(rows.all())
         return [places.get(job.id, 1) for job in asked]
 
@@ -904,15 +890,46 @@ def _guarded(changing: tuple[str, ...]) -> Update:
     )
 
 
+_ROUTE = bindparam("route", type_=jobs.c.route.type)
+
+
+def _free() -> ColumnElement[int]:
+    """How many of the `slots` of `route` nobody holds."""
+    held = _holds_a_slot(bindparam("held_since", type_=Utc()))
+    busy = select(func.count()).where(IS_OPEN, jobs.c.route == _ROUTE, held)
+    return bindparam("slots", type_=Integer()) - busy.scalar_subquery()
+
+
+@cache
+def _first_in_line() -> Select[Any]:
+    """The jobs that wait for `route`, the next one first, `most` of them."""
+    line = _line(_ROUTE)
+    first = select(jobs).join(line, line.c.id == jobs.c.id)
+    return first.order_by(line.c.turn, line.c.created_at, line.c.id).limit(bindparam("most", type_=Integer()))
+
+
+@cache
+def _places() -> Select[Any]:
+    """Of the jobs `also`, which wait for `route` or soon will: their ids and places."""
+    also = bindparam("also", type_=jobs.c.id.type, expanding=True)
+    line = _line(_ROUTE, also=also)
+    order = (line.c.turn, line.c.created_at, line.c.id)
+    ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
+    return select(ranked.c.id, ranked.c.place).where(ranked.c.id.in_(also))
+
+
+@cache
+def _may_begin() -> Select[Any]:
+    """Whether anybody waits for `route`, and one of its `slots` is free."""
+    waiting = select(jobs.c.id).where(IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == _ROUTE)
+    return waiting.where(_free() > 0).limit(1)
+
+
 @cache
 def _next_in_line() -> Select[Any]:
     """The waiting jobs for the free `slots` of `route` at `now`, `most` at a time."""
-    route, now = bindparam("route", type_=jobs.c.route.type), bindparam("now", type_=Utc())
-    held_since = bindparam("held_since", type_=Utc())
-    busy = select(func.count()).where(IS_OPEN, jobs.c.route == route, _holds_a_slot(held_since))
-    free = bindparam("slots", type_=Integer()) - busy.scalar_subquery()
-    most = bindparam("most", type_=Integer())
-    line = _line(route, now)
+    free, most = _free(), bindparam("most", type_=Integer())
+    line = _line(_ROUTE, bindparam("now", type_=Utc()))
     first = (
         select(line.c.id)
         .order_by(line.c.turn, line.c.created_at, line.c.id)
@@ -976,6 +993,19 @@ async def _record(
         await connection.execute(insert(ledger), money)
 
 
+def _is_orphan(worker: str, since: datetime) -> ColumnElement[bool]:
+    """Open jobs that were handed back, or whose worker, not this one, has not beaten since then."""
+    alive = select(workers.c.id).where(workers.c.beat_at > since)
+    gone = jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)
+    return and_(IS_OPEN, jobs.c.state.in_(OWNED), or_(jobs.c.worker.is_(None), gone))
+
+
+def _is_forgotten(since: datetime) -> ColumnElement[bool]:
+    """Workers that own nothing, and have not beaten since then."""
+    owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.worker.is_not(None))
+    return and_(workers.c.beat_at <= since, workers.c.id.not_in(owners))
+
+
 def _holds_a_slot(since: BindParameter[datetime]) -> ColumnElement[bool]:
     return or_(
         jobs.c.state == State.SUBMITTING,
@@ -984,17 +1014,17 @@ def _holds_a_slot(since: BindParameter[datetime]) -> ColumnElement[bool]:
 
 
 def _line(
-    route: str | BindParameter[str],
+    route: BindParameter[str],
     now: BindParameter[datetime] | None = None,
     *,
-    also: Collection[str] = (),
+    also: BindParameter[str] | None = None,
 ) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
     With `now`, without the jobs that were told to wait longer or are paused; `also` some that will wait soon.
     """
     waits: tuple[Any, ...] = (IS_OPEN, jobs.c.state == State.QUEUED, jobs.c.route == route)
-    if also:  # by two indexes: with OR, SQLite would go through all open jobs
+    if also is not None:  # by two indexes: with OR, SQLite would go through all open jobs
         waits = (
             jobs.c.id.in_(
                 select(jobs.c.id).where(*waits).union(select(jobs.c.id).where(jobs.c.id.in_(also)))
@@ -1060,14 +1090,13 @@ async def open_store(
 
     The folder of an SQLite file is made when it is missing.
     """
-    engine = create_async_engine(
-        url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, hide_parameters=True
-    )
-    if engine.dialect.name == "sqlite":
-        _find_file(engine.url.database, read_only=read_only)
-        _prepare_sqlite(engine, read_only=read_only)
-    elif read_only:
-        engine = engine.execution_options(postgresql_readonly=True)
+    options: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0, "hide_parameters": True}
+    if make_url(url).get_backend_name() == "sqlite":
+        engine = sqlite_engine(url, read_only=read_only, **options)
+    else:
+        engine = create_async_engine(url, pool_pre_ping=True, **options)
+        if read_only:
+            engine = engine.execution_options(postgresql_readonly=True)
     try:
         if read_only:
             store = Store(engine, database_clock=database_clock)
@@ -1086,35 +1115,6 @@ async def open_store(
             await store.close()
     finally:
         await engine.dispose()
-
-
-def _find_file(database: str | None, *, read_only: bool) -> None:
-    if not database or database == ":memory:":
-        return
-    if read_only:
-        Path(database).stat()
-    else:
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _prepare_sqlite(engine: AsyncEngine, *, read_only: bool) -> None:
-    """WAL, no lost commit at a power cut, and BEGIN IMMEDIATE for all that writes."""
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _record: Any) -> None:  # Any: the driver's own connection
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        cursor.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT // timedelta(milliseconds=1)}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        if begins := connection.get_execution_options().get("animatic_begins", "BEGIN IMMEDIATE"):
-            connection.exec_driver_sql(begins)
 
 
 def _migrate(connection: Connection) -> None:
