@@ -124,6 +124,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
+        self._next_look = now()
         self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
@@ -215,8 +216,10 @@ class Engine:
             except Exception:  # the loop must outlive a database that is away for a while
                 log.exception("engine_pass_failed")
             took = time.monotonic() - began
+            idle = self._idle_seconds()
+            self._next_look = self._now() + timedelta(seconds=idle)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._idle_seconds())
+                await asyncio.wait_for(self._woken.wait(), idle)
             if not self._stopping:
                 # What comes in a rush is taken together, and others have a third of the time.
                 await asyncio.sleep(max(GATHER, took / 2))
@@ -320,8 +323,8 @@ class Engine:
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if job_ids:
-                self._in_hand.difference_update(job_ids)
+            self._in_hand.difference_update(job_ids)
+            if any(self._schedule.is_due(job_id, self._next_look) for job_id in job_ids):
                 self._woken.set()
             if not task.cancelled() and (error := task.exception()):
                 log.error("task_failed", exc_info=error)

@@ -67,6 +67,10 @@ class Schedule:
     def soon(self, job_id: str, pause: timedelta) -> None:
         self._set(job_id, self._now() + pause)
 
+    def is_due(self, job_id: str, at: datetime) -> bool:
+        due = self.due.get(job_id)
+        return due is not None and due <= at
+
     def due_by(self, at: datetime) -> set[str]:
         """Those that are due then."""
         return {job_id for _, job_id in takewhile(lambda entry: entry[0] <= at, self._in_order())}
