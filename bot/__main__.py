@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import io
 import math
 import os
@@ -366,6 +367,7 @@ async def run(config: Config, *, gateway: bool = True) -> None:
             await stack.enter_async_context(
                 animatic.callbacks.serve(config.callbacks.host, config.callbacks.port)
             )
+        settle_in()
         stopping = asyncio.Event()
         stop_on_signals(stopping)
         async with animatic.bot:
@@ -389,6 +391,12 @@ async def run(config: Config, *, gateway: bool = True) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
+
+
+def settle_in() -> None:
+    """What is there by now stays: the collector is not to look through it again, in pauses that members notice."""
+    gc.collect()
+    gc.freeze()
 
 
 async def log_in_unless(stopping: asyncio.Event, bot: AnimaticBot, token: str, *, commands: bool) -> bool:

@@ -9,7 +9,6 @@ members ask for new clips.
 
 import argparse
 import asyncio
-import gc
 import json
 import math
 import random
@@ -26,6 +25,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
+from bot.__main__ import settle_in
 from bot.jobs.machine import Charge, Job, State
 from bot.jobs.store import COLUMNS, Store, new_job_id, open_store
 from bot.jobs.tables import events, jobs, ledger
@@ -156,7 +156,7 @@ async def one(address: str, number: int, seconds: float) -> dict[str, Any]:
     provider = TimedProvider()
     with tempfile.TemporaryDirectory() as folder:
         async with open_store(address) as store:
-            gc.collect()
+            settle_in()
             before = resident()
             engine = free.make_engine(store, Path(folder), worker="second", slots=number, provider=provider)
             desk = free.make_desk(store, engine.wake, CAN)

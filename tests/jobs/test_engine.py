@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
-from bot.jobs.announcing import CannotPost, PictureGone, PostLater
+from bot.jobs.announcing import CannotPost, PictureGone, PostLater, Waiting
 from bot.jobs.desk import Who
 from bot.jobs.machine import Broke, Charge, Job, Ready, State, StillRendering
 from tests.jobs.world import World
@@ -433,6 +433,60 @@ async def test_only_as_many_jobs_run_as_the_route_has_slots(world: World) -> Non
     await world.engine.run_due()
 
     assert len(world.provider.submits) == 3
+
+
+async def test_a_free_slot_is_filled_while_clips_are_being_posted(world: World) -> None:
+    """Nobody waits at the provider's door for somebody else's upload, nor for the loop's next look."""
+    engine, posting, posted = world.engine, asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        posting.set()
+        await posted.wait()
+
+    world.announcer.on_post.extend([slow, slow])
+    jobs = [await world.ask() for _ in range(3)]
+    await engine._take()
+    await asyncio.gather(*engine._tasks)
+    world.clock.pass_by(seconds=10)
+    engine._woken.clear()
+    await engine._take()
+    await asyncio.wait_for(posting.wait(), 30)
+
+    assert engine._woken.is_set()
+    await engine._take()
+    while len(world.provider.submits) < len(jobs):
+        await asyncio.wait(engine._tasks, return_when=asyncio.FIRST_COMPLETED)
+    assert not posted.is_set()
+    posted.set()
+    await world.engine.run_due()
+
+
+async def test_the_line_is_drawn_once_a_second(world: World) -> None:
+    """Discord takes few edits: who stands at the head of a line learns the last place, not each."""
+    drawn: list[int | None] = []
+    draw = world.announcer.draw
+
+    async def noting(job: Job, waiting: Waiting) -> None:
+        if job.state is State.QUEUED:
+            drawn.append(waiting.place)
+        await draw(job, waiting)
+
+    world.announcer.draw = noting  # type: ignore[method-assign]
+    world.provider.on_check.extend([StillRendering()] * 9)
+    for _ in range(3):
+        await world.ask()
+        world.clock.pass_by(seconds=0.1)
+    await world.engine.run_due()
+    assert drawn == [1]
+    last = await world.ask()
+    await world.engine.run_due()
+    assert drawn == [1]
+
+    world.clock.pass_by(seconds=1)
+    await world.engine.run_due()
+
+    assert drawn == [1, 1, 2]
+    assert world.announcer.cards[last.id][1].place == 2
 
 
 async def test_a_draft_without_a_card_is_dropped(world: World) -> None:

@@ -421,7 +421,7 @@ async def test_writers_of_one_process_take_turns(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite has one writer at a time; without a turn, luck decides who waits longer than the time-out."""
-    monkeypatch.setattr("bot.jobs.store.BUSY_TIMEOUT", timedelta(0))
+    monkeypatch.setattr("bot.jobs.sqlite.BUSY_TIMEOUT", timedelta(0))
 
     async with open_store(database, database_clock=False) as store:
         await asyncio.gather(*(store.beat(f"worker-{number}", clock.now()) for number in range(15)))

@@ -1,0 +1,117 @@
+"""SQLite through aiosqlite: one trip to its thread for a statement, and rows that do not all come at once."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bot.jobs import sqlite
+from bot.jobs.sqlite import AHEAD, sqlite_engine
+
+MANY = AHEAD * 3 + 1
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    engine = sqlite_engine(f"sqlite+aiosqlite:///{tmp_path / 'new' / 'some.db'}", read_only=False)
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT UNIQUE)"))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is done in the threads of connections, from now on."""
+    made: list[Any] = []
+    execute = aiosqlite.Connection._execute
+
+    async def noting(self: aiosqlite.Connection, what: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        made.append(what)
+        return await execute(self, what, *given, **named)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", noting)
+    return made
+
+
+@pytest.mark.parametrize("rows", [0, 1, AHEAD - 1])
+async def test_a_statement_is_one_trip(engine: AsyncEngine, trips: list[Any], rows: int) -> None:
+    """Cursor, statement, rows and close: all of it at once, where there are few rows."""
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        trips.clear()
+
+        found = (await connection.execute(text(f"{NUMBERS.format(max(rows, 1))} LIMIT {rows}"))).all()
+
+        assert len(found) == rows
+        assert len(trips) == 1
+        await connection.execute(
+            text("INSERT INTO things (name) VALUES (:name)"), [{"name": n} for n in "abc"]
+        )
+        assert len(trips) == 2
+
+
+async def test_all_rows_come(engine: AsyncEngine) -> None:
+    """Also those that did not come along with the first."""
+    async with engine.connect() as connection:
+        for number in (AHEAD, AHEAD + 1, MANY):
+            found = (await connection.execute(text(NUMBERS.format(number)))).scalars().all()
+            assert found == list(range(1, number + 1))
+
+
+async def test_streamed_rows_are_fetched_as_they_are_read(engine: AsyncEngine) -> None:
+    """Never all of them in memory; and a statement that is left half-way leaves nothing behind."""
+    async with engine.connect() as connection:
+        seen = []
+        async with connection.stream(text(NUMBERS.format(10**9)), execution_options={"yield_per": 7}) as rows:
+            async for (number,) in rows:
+                seen.append(number)
+                if number == MANY:
+                    break
+        assert seen == list(range(1, MANY + 1))
+        assert (await connection.execute(text("SELECT count(*) FROM things"))).scalar_one() == 0
+
+
+async def test_one_row_at_a_time(tmp_path: Path) -> None:
+    """As the driver's own cursor does it."""
+    async with sqlite._connect(str(tmp_path / "some.db")) as connection:
+        cursor = connection.cursor()
+        await cursor.execute(NUMBERS.format(AHEAD + 2))
+        one = [await cursor.fetchone() for _ in range(AHEAD + 1)]
+        rest = [
+            await cursor.fetchone(),
+            await cursor.fetchone(),
+            await cursor.fetchmany(2),
+            await cursor.fetchall(),
+        ]
+        await cursor.close()
+
+    assert one == [(n,) for n in range(1, AHEAD + 2)]
+    assert rest == [(AHEAD + 2,), None, [], []]
+
+
+async def test_a_failed_statement_is_told_and_the_next_one_works(engine: AsyncEngine) -> None:
+    """In SQLAlchemy's words, with the count of rows of those that succeed."""
+    async with engine.begin() as connection:
+        insert = text("INSERT INTO things (name) VALUES (:name)")
+        await connection.execute(insert, {"name": "a"})
+        with pytest.raises(IntegrityError) as raised:
+            await connection.execute(insert, {"name": "a"})
+        assert isinstance(raised.value.orig, sqlite3.IntegrityError)
+
+        assert (await connection.execute(text("UPDATE things SET name = 'b'"))).rowcount == 1
+
+
+async def test_a_file_that_is_not_there_is_not_made_for_reading(tmp_path: Path) -> None:
+    """Whoever mistypes the path of a database is not told that all is well in an empty one."""
+    with pytest.raises(FileNotFoundError):
+        sqlite_engine(f"sqlite+aiosqlite:///{tmp_path / 'none.db'}", read_only=True)
+
+    assert list(tmp_path.iterdir()) == []
