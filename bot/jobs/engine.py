@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
@@ -124,7 +124,7 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._woken = asyncio.Event()
-        self._next_look = now()
+        self._next_look = datetime.max.replace(tzinfo=UTC)
         self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None

@@ -816,10 +816,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> list[Job | Exception | None]:
             # The rows are held from here on, in the order of their ids: two processes never hold up each other.
-            query = select(jobs.c.id, jobs.c.state, jobs.c.version).where(
-                jobs.c.id.in_(sorted({job.id for job, _, _ in moves}))
-            )
-            rows = await connection.execute(query.order_by(jobs.c.id).with_for_update())
+            rows = await connection.execute(_as_they_are(), {"ids": sorted({job.id for job, _, _ in moves})})
             found = {job_id: (State(state), version) for job_id, state, version in rows}
             answers: list[Job | Exception | None] = []
             good: list[Move] = []
@@ -874,6 +871,14 @@ class Store:
                 rows = await connection.execute(_places(), {"route": route, "also": ids})
                 places |= dict(rows.all())
         return [places.get(job.id, 1) for job in asked]
+
+
+@cache
+def _as_they_are() -> Select[Any]:
+    """States and versions of the jobs `ids`, which are held until the transaction ends."""
+    ids = bindparam("ids", type_=jobs.c.id.type, expanding=True)
+    query = select(jobs.c.id, jobs.c.state, jobs.c.version).where(jobs.c.id.in_(ids))
+    return query.order_by(jobs.c.id).with_for_update()
 
 
 @cache
