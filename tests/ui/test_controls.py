@@ -81,7 +81,7 @@ async def test_cancel_twice(town: Town) -> None:
 
 
 async def test_cancel_moves_the_line_up(town: Town) -> None:
-    """Who waits behind reads their new place."""
+    """Who waits behind reads their new place a second later."""
     town.makevid.polls_until_done = 1000
     for member in (town.ada, town.ada, town.bob, town.bob):
         await town.animate(member, picture=picture())
@@ -90,6 +90,7 @@ async def test_cancel_moves_the_line_up(town: Town) -> None:
     assert "### Waiting to start, number 2 in line" in text_of(town.cards()[3])
 
     await town.ada.click(town.cards()[1], label="Cancel")
+    await town.env.advance_time(1)
     await town.work()
 
     assert text_of(town.cards()[3]).startswith("### Waiting to start\n")
