@@ -37,7 +37,7 @@ from tests.bench.report import options as common
 ROOT = Path(__file__).parents[2]
 MIDDLE, LATE = 100.0, 135.0  # seconds: a narrow kind, one model and length
 PAST = 200
-SQLITE, POSTGRESQL = (10_000, 50_000), (10_000,)
+SQLITE, POSTGRESQL = (10_000, 50_000), (10_000, 50_000)
 SECONDS = 20.0
 PATIENCE = 180  # seconds until a restart has failed
 ASKS_PER_SECOND = 20
