@@ -9,6 +9,7 @@ import os
 
 FAIL_POINTS = (
     "desk.drafted",
+    "desk.pair_drafted",
     "desk.card_posted",
     "desk.queued",
     "engine.beaten",
@@ -27,6 +28,13 @@ FAIL_POINTS = (
     "engine.found",
     "engine.posted",
     "engine.posted_privately",
+    "engine.other_fetched",
+    "engine.pair_begun",
+    "engine.pair_posted",
+    "engine.pair_noted",
+    "engine.parted",
+    "engine.revealed",
+    "engine.result_drawn",
     "store.uncommitted",
     "engine.settled",
     "announcer.card_drawn",

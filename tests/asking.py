@@ -1,6 +1,6 @@
-"""Asks for one clip as `/animate` does, in a process of its own that may die: for the kill matrix.
+"""Asks for a clip as `/animate` does, or for two as `/compare`, in a process that may die: for the kill matrix.
 
-`python -m tests.asking CONFIG CHANNEL`
+`python -m tests.asking CONFIG CHANNEL [compare]`
 """
 
 import asyncio
@@ -11,23 +11,40 @@ from bot import __main__ as root
 from bot.config import load
 from bot.jobs.announcing import Pictures
 from bot.jobs.desk import Ask, Who
+from bot.jobs.machine import Job
 from bot.media.picture import normalise
+from bot.providers.base import Picture, PictureRules
+from tests.servers.discord import GUILD_ID
 
-DATA = Path(__file__).parent / "data"
+PICTURE = (Path(__file__).parent / "data" / "harbour.jpg").read_bytes()
 
 
-async def ask(config_path: Path, channel: int) -> None:
+async def animate(animatic: root.Animatic, channel: int, prompt: str = "waves") -> Job:
+    """What `/animate` does with the desk."""
+    picture = await normalise(PICTURE, animatic.menu.models["kling"].can.picture)
+    plan = animatic.desk.plan(Ask(prompt=prompt, has_picture=True))
+    return await animatic.desk.request(Who(id=1, channel_id=channel), plan, Pictures(first=picture))
+
+
+async def compare(animatic: root.Animatic, channel: int) -> list[Job]:
+    """What `/compare` does, from the question to the press of its button."""
+    comparing, who = animatic.bot.comparing, Who(id=1, channel_id=channel, guild_id=GUILD_ID)
+
+    async def fetch(rules: PictureRules) -> Picture:
+        return await normalise(PICTURE, rules)
+
+    proposed = await comparing.propose(who, await comparing.plan(who, "waves", None, None, None))
+    return await comparing.start(who, proposed.id, fetch)
+
+
+async def main(config_path: Path, channel: int, what: str = "animate") -> None:
     config = load(config_path)
     root.use_api_base(config)
     async with root.build(config) as animatic, animatic.bot:
         animatic.bot.serves_commands = False
         await root.log_in(animatic.bot, root.required_token(config))
-        picture = await normalise(
-            (DATA / "harbour.jpg").read_bytes(), animatic.menu.models["kling"].can.picture
-        )
-        plan = animatic.desk.plan(Ask(prompt="waves", has_picture=True))
-        await animatic.desk.request(Who(id=1, channel_id=channel), plan, Pictures(first=picture))
+        await (compare if what == "compare" else animate)(animatic, channel)
 
 
 if __name__ == "__main__":
-    asyncio.run(ask(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -10,41 +10,44 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import av
 import pytest
 from discord.http import Route
+from sqlalchemy import update
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot import __main__ as root
 from bot.config import load
 from bot.failpoints import FAIL_POINTS, KILLED
-from bot.jobs.announcing import Pictures
 from bot.jobs.audit import audit
-from bot.jobs.desk import Ask, Who
+from bot.jobs.comparisons import Comparison, Comparisons
 from bot.jobs.machine import OPEN, Job, State
+from bot.jobs.tables import comparisons
 from bot.media.clip import write_clip
-from bot.media.picture import normalise
+from tests.asking import animate, compare
 from tests.forked import Forked
 from tests.servers.discord import TOKEN, DiscordServer, Fault, Message
 from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
 
 ROOT = Path(__file__).parent.parent
-DATA = Path(__file__).parent / "data"
 STALE_SECONDS = 3
 AT_ONCE = 6
 PRICE_CENTS = 35
 MANY_JOBS = int(os.environ.get("ANIMATIC_KILLED_JOBS", "30"))
 LEAST_KILLS = 6
 VARIANTS = {"makevid": "kling", "kling": "kling-2.6"}
+OTHERS = {"makevid": "luma", "kling": "kling-3.0"}
 
 # Points that a worker passes more than once: which move of the job is meant.
 PASSES = {
@@ -82,10 +85,43 @@ ROUTES_DIFFER = {"engine.looked_up", "engine.checked_many", "engine.rescued", "e
 EVERY_ROW = "ANIMATIC_EVERY_ROW" in os.environ
 PRIVATELY = {"engine.posted_privately"}  # the channel takes no posts; the asker does
 NEVER_QUEUED = {"desk.drafted", "desk.card_posted"}
+# Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
+# never queued; both clips in one post; each in its own, since Discord refuses the one for both; its result shown.
+COMPARED = {
+    "never queued": ("desk.pair_drafted", "desk.card_posted:1", "desk.card_posted:2"),
+    "together": (
+        "desk.queued",
+        "engine.other_fetched",
+        "engine.pair_begun",
+        "announcer.fitted",
+        "engine.pair_posted",
+        "engine.pair_noted",
+        "engine.settled:5",
+        "engine.settled:6",
+        "announcer.card_deleted:1",
+    ),
+    "apart": ("engine.parted", "engine.posted:1", "engine.settled:5"),
+    "result": ("engine.revealed", "engine.result_drawn"),
+}
+ONLY_COMPARED = {
+    "desk.pair_drafted",
+    "engine.other_fetched",
+    "engine.pair_begun",
+    "engine.pair_posted",
+    "engine.pair_noted",
+    "engine.parted",
+    "engine.revealed",
+    "engine.result_drawn",
+}
+SELDOM = {"announcer.fitted", "engine.settled:6", "announcer.card_deleted:1", "engine.posted:1"}
+COMPARED_ROWS = [
+    (end, row) for end, rows in COMPARED.items() for row in rows if EVERY_ROW or row not in SELDOM
+]
 ROWS = [
     (route, row)
     for route in ("makevid", "kling")
     for point in FAIL_POINTS
+    if point not in ONLY_COMPARED
     if ONLY_ON.get(point, route) == route
     for row in ([f"{point}:{n}" for n, _ in enumerate(PASSES[point], 1)] if point in PASSES else [point])
     if EVERY_ROW or route == "makevid" or row in IN_DOUBT | ROUTES_DIFFER
@@ -109,7 +145,7 @@ MAY_MOVE = {
 
 
 def test_every_fail_point_is_in_the_matrix() -> None:
-    """The names in the source are those in the list, each once."""
+    """The names in the source are those in the list, each once, and each is in a row."""
     reached = [
         call.args[0].value
         for path in sorted((ROOT / "bot").rglob("*.py"))
@@ -121,6 +157,7 @@ def test_every_fail_point_is_in_the_matrix() -> None:
     ]
 
     assert sorted(reached) == sorted(FAIL_POINTS)
+    assert {row.partition(":")[0] for _, row in [*ROWS, *COMPARED_ROWS]} == set(FAIL_POINTS)
 
 
 @pytest.fixture(scope="module")
@@ -184,17 +221,16 @@ class Site:
             route = "{self.route}"
             variant = "{VARIANTS[self.route]}"
             price = 0.07
+            [models.other]
+            route = "{self.route}"
+            variant = "{OTHERS[self.route]}"
+            price = 0.07
             """
         )
         return path
 
     async def ask(self, prompt: str = "waves") -> Job:
-        """What `/animate` does with the desk."""
-        model = self.animatic.menu.models["kling"]
-        picture = await normalise((DATA / "harbour.jpg").read_bytes(), model.can.picture)
-        plan = self.animatic.desk.plan(Ask(prompt=prompt, has_picture=True))
-        who = Who(id=1, channel_id=self.channel)
-        return await self.animatic.desk.request(who, plan, Pictures(first=picture))
+        return await animate(self.animatic, self.channel, prompt)
 
     async def start(self, machine: str, *, fail_at: str = "", program: tuple[str, ...] = ()) -> Forked:
         """A worker on that machine, or another program of ours."""
@@ -347,6 +383,102 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
     await check(site, job, row)
 
 
+async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.Lock) -> None:
+    """As `die_and_recover`, of two clips that belong together."""
+    store, second = site.animatic.store, "first" if "sqlite" in site.database else "second"
+    if row.startswith("desk."):
+        program = ("tests.asking", str(site.config("desk")), str(site.channel), "compare")
+        dying = await site.start("desk", fail_at=row, program=program)
+    else:
+        jobs = await compare(site.animatic, site.channel)
+        if end == "apart":
+            posting = f"/channels/{site.channel}/messages"
+            site.discord.faults.append(Fault("POST", posting, status=403, code=50013))
+        if end == "result":
+            await deliver(site, jobs)
+            await end_the_vote(site, jobs[0])
+        dying = await site.start("first", fail_at=row)
+    assert await asyncio.wait_for(dying.wait(), 60) == KILLED, "did not come to the point"
+    if row.startswith("desk."):
+        jobs = await store.open_jobs()
+    assert len(jobs) == 2
+
+    recovering = await site.start(second)
+    if end == "never queued":
+        assert await site.stop(second, recovering) == 0
+        async with opening:
+            await much_later(site)
+    else:
+        ended = [await site.ended(job) for job in jobs]
+        shown = sorted({job.post_id for job in ended})
+        await until(lambda: [message.id for message in site.messages()] == shown)
+        if end != "together":
+
+            async def settled() -> bool:
+                return (await comparison_of(site, jobs[0])).done_at is not None
+
+            await until_async(settled)
+        assert await site.stop(second, recovering) == 0, site.logs()
+
+    assert "Traceback" not in site.logs(), site.logs()
+    await check_comparison(site, jobs, end)
+
+
+async def deliver(site: Site, jobs: list[Job]) -> None:
+    working = await site.start("first")
+    for job in jobs:
+        await site.ended(job, State.DELIVERED)
+    assert await site.stop("first", working) == 0, site.logs()
+
+
+async def comparison_of(site: Site, job: Job) -> Comparison:
+    found = await Comparisons(site.animatic.store).get(job.comparison_id or "")
+    assert found
+    return found
+
+
+async def end_the_vote(site: Site, job: Job) -> None:
+    """A day later, as far as the row knows."""
+
+    async def work(connection: AsyncConnection) -> None:
+        mine = comparisons.c.id == job.comparison_id
+        await connection.execute(update(comparisons).where(mine).values(closes_at=root.system_clock()))
+
+    await site.animatic.store.writing(work)
+
+
+async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
+    """Two creates and no more; one post with both clips, or one each; and what its row says of it."""
+    store = site.animatic.store
+    comparison = await comparison_of(site, jobs[0])
+    assert {job.id for job in jobs} == {comparison.a_id, comparison.b_id}
+    for before in jobs:
+        job = await store.get(before.id)
+        assert job
+        moves = await store.history(job.id)
+        assert set(moves) <= MAY_MOVE
+        assert [old for old, _ in moves] == [None, *(new for _, new in moves[:-1])]
+        if end == "never queued":
+            assert (job.state, job.sealed) == (State.CANCELLED, False)
+            assert await store.money(job.id) == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
+            continue
+        assert (job.state, job.sealed) == (State.DELIVERED, end == "together")
+        assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+        posts = [post for post in site.posts() if f"{job.id}.mp4" in json.dumps(post.data["components"])]
+        assert [post.id for post in posts] == [job.post_id]
+    together = end in ("together", "result")
+    assert len(site.provider.creates) == (0 if end == "never queued" else 2)
+    assert len(site.posts()) == {"never queued": 0, "apart": 2}.get(end, 1)
+    assert (comparison.post_id is not None) == (comparison.closes_at is not None) == together
+    assert (comparison.spoiled_at is not None) == (not together)
+    assert (comparison.revealed_at is not None) == (end == "result")
+    told = [
+        text for text in map(json.dumps, (post.data for post in site.posts())) if "result of your" in text
+    ]
+    assert len(told) == (end == "result")
+    assert await found_by_audit(site) == []
+
+
 async def much_later(site: Site) -> None:
     """Drafts that never got a card are called off after a quarter of an hour."""
     config = load(site.config("parent"))
@@ -406,26 +538,58 @@ async def test_a_process_may_die_anywhere(
 
     `make matrix` runs every row on both routes.
     """
-    fresh = databases(database, tmp_path)
+    await live_through_all(
+        database,
+        discord,
+        clip,
+        tmp_path,
+        {f"{route} {row}": (route, partial(die_and_recover, row=row)) for route, row in ROWS},
+    )
+
+
+async def test_a_process_may_die_anywhere_in_a_comparison(
+    database: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+) -> None:
+    """Two creates, and one post with both clips or one each, for every fail point of a comparison."""
+    rows = {
+        f"{end}, {row}": ("makevid", partial(die_in_a_comparison, end=end, row=row))
+        for end, row in COMPARED_ROWS
+    }
+    await live_through_all(database, discord, clip, tmp_path, rows)
+
+
+async def live_through_all(
+    database: str,
+    discord: DiscordServer,
+    clip: bytes,
+    folder: Path,
+    rows: Mapping[str, tuple[str, Callable[..., Awaitable[None]]]],
+) -> None:
+    """Rows by name, each with its route: on databases of their own, some at once; all failures are told at the end."""
+    fresh = databases(database, folder)
     if database.startswith("postgresql"):
         discord.nonce_window = 0  # the next machine comes so late that only a look at the channel helps
     turns, opening = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
 
-    async def live_through(number: int, route: str, row: str) -> str | None:
+    async def live_through(
+        number: int, name: str, route: str, row: Callable[..., Awaitable[None]]
+    ) -> str | None:
         async with turns:
             try:
                 async with opening:
                     address = await anext(fresh)
                 channel = 900000000000100000 + number
                 async with open_site(
-                    tmp_path / f"row-{number}", address, discord, clip, channel, opening, route
+                    folder / f"row-{number}", address, discord, clip, channel, opening, route
                 ) as site:
-                    await die_and_recover(site, row, opening)
+                    await row(site, opening=opening)
             except Exception as error:  # noqa: BLE001 - all rows are told of at the end
-                return f"{route} {row}: {type(error).__name__} {error}"
+                return f"{name}: {type(error).__name__} {error}"
         return None
 
-    outcomes = await asyncio.gather(*(live_through(number, *row) for number, row in enumerate(ROWS)))
+    outcomes = await asyncio.gather(
+        *(live_through(number, name, *row) for number, (name, row) in enumerate(rows.items()))
+    )
 
     failures = [outcome for outcome in outcomes if outcome]
     assert not failures, "\n".join(failures)

@@ -603,6 +603,7 @@ class Desk:
             await self._comparisons.start(comparison, *_shuffled(a, b), admit=admit, budgets=limited_by)
         except AlreadyThere:
             raise Refusal("This comparison has been started already.") from None
+        reach("desk.pair_drafted")
         moved = await self._open(who, [a, b], pictures)
         for load, job in zip(seen[-2:], moved, strict=True):
             await self._tell_of_marks(who, load, job.price_cents)
@@ -662,6 +663,7 @@ class Desk:
             for draft in drafts:
                 queued = replace(draft, state=State.QUEUED)
                 cards.append(await self._post_card(queued, pictures))
+                reach("desk.card_posted")
         except CannotPost as problem:
             await self._drop(drafts, cards)
             logger.warning("card_not_posted", job=drafts[0].id, cause=problem.cause)
@@ -677,7 +679,6 @@ class Desk:
         except BaseException:
             await self._drop(drafts, cards)
             raise
-        reach("desk.card_posted")
         moves = [
             self._store.advance(draft, CardPosted(card_id), self._now())
             for draft, card_id in zip(drafts, cards, strict=True)

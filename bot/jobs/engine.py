@@ -392,10 +392,12 @@ class Engine:
         """Close the vote when it is time, and draw the result: again and again while Discord is away, for a day."""
         now = self._now()
         await self._comparisons.reveal(comparison.id, now)
+        reach("engine.revealed")
         late = comparison.revealed_at is not None and now - comparison.revealed_at > DRAWN_WITHIN
         found = await self._comparisons.jobs_of(comparison)
         votes = await self._comparisons.votes(comparison.id)
         if late or found is None or await self._announcer.show_result(comparison, found, votes):
+            reach("engine.result_drawn")
             await self._comparisons.done(comparison.id, now)
 
     async def _sweep_files(self) -> None:
@@ -728,9 +730,11 @@ class Engine:
                 await self._part(pair)
             self._schedule.soon(job.id, OTHER_CLIP_PAUSE)
             return None
+        reach("engine.other_fetched")
         if not await self._comparisons.begin(comparison.id, self._now()):
             self._schedule.soon(job.id, timedelta(0))
             return None
+        reach("engine.pair_begun")
         closes_at = self._now() + VOTING
         post_id = await self._announcer.find_post(job) if again else None
         if post_id is None:
@@ -738,6 +742,7 @@ class Engine:
             pictures = await self._pictures_for_post(job)
             try:
                 post_id = await self._announcer.post_together(comparison.id, clips, pictures, closes_at)
+                reach("engine.pair_posted")
             except CannotPost as refused:
                 log.warning("comparison_not_posted", comparison=comparison.id, cause=refused.cause)
                 await self._part(pair)
@@ -745,6 +750,7 @@ class Engine:
                 self.hint(other.id)
                 return None
         await self._comparisons.posted(comparison.id, post_id, closes_at)
+        reach("engine.pair_noted")
         self.hint(other.id)
         return post_id
 
@@ -777,6 +783,7 @@ class Engine:
         if not await self._comparisons.spoil(pair.comparison.id, self._now(), begun=begun):
             self._schedule.soon(pair.job.id, timedelta(seconds=5))
             return None
+        reach("engine.parted")
         log.info("comparison_spoiled", comparison=pair.comparison.id)
         if pair.other is not None:
             await self._tell(replace(pair.other, sealed=False))
