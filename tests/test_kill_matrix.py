@@ -46,6 +46,7 @@ AT_ONCE = 6
 PRICE_CENTS = 35
 MANY_JOBS = int(os.environ.get("ANIMATIC_KILLED_JOBS", "30"))
 LEAST_KILLS = 6
+COMPARISONS = 8
 VARIANTS = {"makevid": "kling", "kling": "kling-2.6"}
 OTHERS = {"makevid": "luma", "kling": "kling-3.0"}
 
@@ -192,6 +193,7 @@ class Site:
     channel: int
     animatic: root.Animatic
     processes: list[Forked]
+    slots: int = 10
 
     def config(self, machine: str) -> Path:
         """Of one machine: all is shared but the folder of clips."""
@@ -213,7 +215,7 @@ class Site:
             active_per_member = 1000
             active_total = 1000
             [routes.{self.route}]
-            slots = 10
+            slots = {self.slots}
             api_key = "test-key"
             base_url = "{self.provider.base_url}"
             first_poll_seconds = 0.2
@@ -422,6 +424,11 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
 
     assert "Traceback" not in site.logs(), site.logs()
     await check_comparison(site, jobs, end)
+    posts = [json.dumps(post.data) for post in site.posts()]
+    assert len(posts) == {"never queued": 0, "apart": 2}.get(end, 1)
+    assert sum("result of your comparison" in post for post in posts) == (end == "result")
+    assert len(site.provider.creates) == (0 if end == "never queued" else 2)
+    assert await found_by_audit(site) == []
 
 
 async def deliver(site: Site, jobs: list[Job]) -> None:
@@ -448,7 +455,7 @@ async def end_the_vote(site: Site, job: Job) -> None:
 
 
 async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
-    """Two creates and no more; one post with both clips, or one each; and what its row says of it."""
+    """One post with both clips, or one each, the money of both, and what the comparison's row says of it."""
     store = site.animatic.store
     comparison = await comparison_of(site, jobs[0])
     assert {job.id for job in jobs} == {comparison.a_id, comparison.b_id}
@@ -467,16 +474,9 @@ async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
         posts = [post for post in site.posts() if f"{job.id}.mp4" in json.dumps(post.data["components"])]
         assert [post.id for post in posts] == [job.post_id]
     together = end in ("together", "result")
-    assert len(site.provider.creates) == (0 if end == "never queued" else 2)
-    assert len(site.posts()) == {"never queued": 0, "apart": 2}.get(end, 1)
     assert (comparison.post_id is not None) == (comparison.closes_at is not None) == together
     assert (comparison.spoiled_at is not None) == (not together)
     assert (comparison.revealed_at is not None) == (end == "result")
-    told = [
-        text for text in map(json.dumps, (post.data for post in site.posts())) if "result of your" in text
-    ]
-    assert len(told) == (end == "result")
-    assert await found_by_audit(site) == []
 
 
 async def much_later(site: Site) -> None:
@@ -602,36 +602,21 @@ async def test_workers_killed_over_and_over_deliver_all_jobs_once(
 
     With ANIMATIC_KILLED_JOBS=1000 in the environment, as many.
     """
-    plain = make_url(postgresql).set(drivername="postgresql+asyncpg", database="animatic_killed")
-    connection = await asyncpg.connect(postgresql)
-    await connection.execute("CREATE DATABASE animatic_killed")
-    await connection.close()
-    database = plain.render_as_string(hide_password=False)
-    machines = ("one", "two")
-
-    async with open_site(
-        tmp_path / "site", database, discord, clip, 900000000000200000, asyncio.Lock()
-    ) as site:
-        store = site.animatic.store
+    async with on_two_machines(postgresql, discord, clip, tmp_path) as site:
         jobs = [await site.ask(f"clip {number}") for number in range(15)]
-        workers = {machine: await site.start(machine) for machine in machines}
-        kills = 0
-        while kills < LEAST_KILLS or len(jobs) < MANY_JOBS or await store.open_jobs(OPEN - {State.UNSURE}):
-            await asyncio.sleep(2 if MANY_JOBS < 100 else 5)
-            machine = machines[kills % 2]
-            workers[machine].kill()
-            await workers[machine].wait()
-            kills += 1
-            workers[machine] = await site.start(machine)
-            waiting = len(await store.open_jobs((State.QUEUED,)))
+
+        async def ask_for_more() -> bool:
+            waiting = len(await site.animatic.store.open_jobs((State.QUEUED,)))
             more = min(MANY_JOBS - len(jobs), max(3, 40 - waiting))
-            jobs += [await site.ask(f"clip {number}") for number in range(len(jobs), len(jobs) + more)]
-        ends = [await site.ended(job) for job in jobs]
-        codes = [await site.stop(machine, worker) for machine, worker in workers.items()]
+            jobs.extend([await site.ask(f"clip {number}") for number in range(len(jobs), len(jobs) + more)])
+            return len(jobs) < MANY_JOBS
+
+        seconds = 2 if MANY_JOBS < 100 else 5
+        async with killed_over_and_over(site, ask_for_more, seconds=seconds) as kills:
+            ends = [await site.ended(job) for job in jobs]
 
         states = Counter(job.state for job in ends)
         assert set(states) <= {State.DELIVERED, State.UNSURE}, states
-        assert codes == [0, 0], site.logs()
         creates = Counter(create.body["prompt"] for create in site.provider.creates)
         assert max(creates.values()) == 1
         delivered = [job for job in ends if job.state is State.DELIVERED]
@@ -639,6 +624,70 @@ async def test_workers_killed_over_and_over_deliver_all_jobs_once(
         assert sorted(post.id for post in site.posts()) == sorted(job.post_id or 0 for job in delivered)
         for job in ends:
             settled = {"charge": PRICE_CENTS} if job.state is State.DELIVERED else {}
-            assert await store.money(job.id) == {"reserve": PRICE_CENTS, **settled}
+            assert await site.animatic.store.money(job.id) == {"reserve": PRICE_CENTS, **settled}
         assert await found_by_audit(site) == []
         print(f"{len(jobs)} jobs, {kills} kills: {dict(states)}")  # noqa: T201 - with -s
+
+
+async def test_workers_killed_over_and_over_post_each_comparison_once(
+    postgresql: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+) -> None:
+    """Also where each of the two workers has one of the two clips: on a route that can be asked, so that all doubts end."""
+    async with on_two_machines(postgresql, discord, clip, tmp_path, route="kling", slots=1) as site:
+        pairs = [await compare(site.animatic, site.channel) for _ in range(4)]
+
+        async def ask_for_more() -> bool:
+            pairs.append(await compare(site.animatic, site.channel))
+            return len(pairs) < COMPARISONS
+
+        async with killed_over_and_over(site, ask_for_more, seconds=2):
+            for job in (job for pair in pairs for job in pair):
+                await site.ended(job, *(set(State) - OPEN))
+
+        for pair in pairs:
+            await check_comparison(site, pair, "together")
+        assert len(site.provider.creates) == len(pairs) * 2
+        assert len(site.posts()) == len(pairs)
+        assert await found_by_audit(site) == []
+
+
+@asynccontextmanager
+async def on_two_machines(
+    postgresql: str,
+    discord: DiscordServer,
+    clip: bytes,
+    folder: Path,
+    *,
+    route: str = "makevid",
+    slots: int = 10,
+) -> AsyncIterator[Site]:
+    name = f"animatic_killed_{route}"
+    connection = await asyncpg.connect(postgresql)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    database = make_url(postgresql).set(drivername="postgresql+asyncpg", database=name)
+    address = database.render_as_string(hide_password=False)
+    opening = asyncio.Lock()
+    async with open_site(folder / "site", address, discord, clip, 900000000000200000, opening, route) as site:
+        site.slots = slots
+        yield site
+
+
+@asynccontextmanager
+async def killed_over_and_over(
+    site: Site, ask_for_more: Callable[[], Awaitable[bool]], *, seconds: float
+) -> AsyncIterator[int]:
+    """Two workers, one of them killed so often, as long as more is asked for; then both go on. How many were killed."""
+    machines, kills, more = ("one", "two"), 0, True
+    workers = {machine: await site.start(machine) for machine in machines}
+    while kills < LEAST_KILLS or more:
+        await asyncio.sleep(seconds)
+        machine = machines[kills % 2]
+        workers[machine].kill()
+        await workers[machine].wait()
+        kills += 1
+        workers[machine] = await site.start(machine)
+        more = more and await ask_for_more()
+    yield kills
+    codes = [await site.stop(machine, worker) for machine, worker in workers.items()]
+    assert codes == [0, 0], site.logs()
