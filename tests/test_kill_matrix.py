@@ -87,7 +87,8 @@ EVERY_ROW = "ANIMATIC_EVERY_ROW" in os.environ
 PRIVATELY = {"engine.posted_privately"}  # the channel takes no posts; the asker does
 NEVER_QUEUED = {"desk.drafted", "desk.card_posted"}
 # Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
-# never queued; both clips in one post; each in its own, since Discord refuses the one for both; its result shown.
+# never queued; both clips in one post, also where each of two machines has one of them; each in its own, since Discord refuses
+# the one for both; its result shown.
 COMPARED = {
     "never queued": ("desk.pair_drafted", "desk.card_posted:1", "desk.card_posted:2"),
     "together": (
@@ -101,6 +102,7 @@ COMPARED = {
         "engine.settled:6",
         "announcer.card_deleted:1",
     ),
+    "two machines": ("engine.pair_begun", "engine.pair_posted", "engine.pair_noted"),
     "apart": ("engine.parted", "engine.posted:1", "engine.settled:5"),
     "result": ("engine.revealed", "engine.result_drawn"),
 }
@@ -114,9 +116,16 @@ ONLY_COMPARED = {
     "engine.revealed",
     "engine.result_drawn",
 }
-SELDOM = {"announcer.fitted", "engine.settled:6", "announcer.card_deleted:1", "engine.posted:1"}
+SELDOM = {
+    ("together", "announcer.fitted"),
+    ("together", "engine.settled:6"),
+    ("together", "announcer.card_deleted:1"),
+    ("two machines", "engine.pair_begun"),
+    ("two machines", "engine.pair_noted"),
+    ("apart", "engine.posted:1"),
+}
 COMPARED_ROWS = [
-    (end, row) for end, rows in COMPARED.items() for row in rows if EVERY_ROW or row not in SELDOM
+    (end, row) for end, rows in COMPARED.items() for row in rows if EVERY_ROW or (end, row) not in SELDOM
 ]
 ROWS = [
     (route, row)
@@ -399,7 +408,10 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
         if end == "result":
             await deliver(site, jobs)
             await end_the_vote(site, jobs[0])
-        dying = await site.start("first", fail_at=row)
+        if end == "two machines":
+            dying = await on_two_machines(site, jobs, row)
+        else:
+            dying = await site.start("first", fail_at=row)
     assert await asyncio.wait_for(dying.wait(), 60) == KILLED, "did not come to the point"
     if row.startswith("desk."):
         jobs = await store.open_jobs()
@@ -414,7 +426,7 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
         ended = [await site.ended(job) for job in jobs]
         shown = sorted({job.post_id for job in ended})
         await until(lambda: [message.id for message in site.messages()] == shown)
-        if end != "together":
+        if end in ("apart", "result"):
 
             async def settled() -> bool:
                 return (await comparison_of(site, jobs[0])).done_at is not None
@@ -429,6 +441,24 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
     assert sum("result of your comparison" in post for post in posts) == (end == "result")
     assert len(site.provider.creates) == (0 if end == "never queued" else 2)
     assert await found_by_audit(site) == []
+
+
+async def on_two_machines(site: Site, jobs: list[Job], row: str) -> Forked:
+    """Each has one of the clips, and is to die at the same point: the one of them that did, where the other may yet."""
+    site.provider.polls_until_done = 10**6
+    machines = []
+    for number, name in enumerate(("first", "other"), start=1):
+        site.slots = number
+        machines.append(await site.start(name, fail_at=row))
+
+        async def taken(number: int = number) -> bool:
+            return len(await site.animatic.store.open_jobs((State.RENDERING,))) == number
+
+        await until_async(taken)
+    assert len({job.worker for job in await site.animatic.store.open_jobs((State.RENDERING,))}) == len(jobs)
+    site.provider.polls_until_done = 0
+    await until(lambda: any(machine.returncode is not None for machine in machines))
+    return next(machine for machine in machines if machine.returncode is not None)
 
 
 async def deliver(site: Site, jobs: list[Job]) -> None:
@@ -469,11 +499,11 @@ async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
             assert (job.state, job.sealed) == (State.CANCELLED, False)
             assert await store.money(job.id) == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
             continue
-        assert (job.state, job.sealed) == (State.DELIVERED, end == "together")
+        assert (job.state, job.sealed) == (State.DELIVERED, end in ("together", "two machines"))
         assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
         posts = [post for post in site.posts() if f"{job.id}.mp4" in json.dumps(post.data["components"])]
         assert [post.id for post in posts] == [job.post_id]
-    together = end in ("together", "result")
+    together = end in ("together", "two machines", "result")
     assert (comparison.post_id is not None) == (comparison.closes_at is not None) == together
     assert (comparison.spoiled_at is not None) == (not together)
     assert (comparison.revealed_at is not None) == (end == "result")
@@ -602,7 +632,7 @@ async def test_workers_killed_over_and_over_deliver_all_jobs_once(
 
     With ANIMATIC_KILLED_JOBS=1000 in the environment, as many.
     """
-    async with on_two_machines(postgresql, discord, clip, tmp_path) as site:
+    async with a_site_on_postgresql(postgresql, discord, clip, tmp_path) as site:
         jobs = [await site.ask(f"clip {number}") for number in range(15)]
 
         async def ask_for_more() -> bool:
@@ -633,7 +663,7 @@ async def test_workers_killed_over_and_over_post_each_comparison_once(
     postgresql: str, discord: DiscordServer, clip: bytes, tmp_path: Path
 ) -> None:
     """Also where each of the two workers has one of the two clips: on a route that can be asked, so that all doubts end."""
-    async with on_two_machines(postgresql, discord, clip, tmp_path, route="kling", slots=1) as site:
+    async with a_site_on_postgresql(postgresql, discord, clip, tmp_path, route="kling", slots=1) as site:
         pairs = [await compare(site.animatic, site.channel) for _ in range(4)]
 
         async def ask_for_more() -> bool:
@@ -652,7 +682,7 @@ async def test_workers_killed_over_and_over_post_each_comparison_once(
 
 
 @asynccontextmanager
-async def on_two_machines(
+async def a_site_on_postgresql(
     postgresql: str,
     discord: DiscordServer,
     clip: bytes,
