@@ -317,9 +317,8 @@ class Store:
             await self._save(connection, moves)
             return [moved for _, moved, _ in moves]
 
-        async with (
-            self._reads.connect() as connection
-        ):  # mostly nobody waits or no slot is free: no lock then
+        # Mostly nobody waits, or no slot is free: then no lock is taken.
+        async with self._reads.connect() as connection:
             look = {"route": route, "slots": slots, "held_since": now - HOLDS_SLOT}
             if not (await connection.execute(_may_begin(), look)).first():
                 return []
@@ -348,9 +347,8 @@ class Store:
             clock = await self._clock(connection, now)
             orphans = select(jobs).where(_is_orphan(worker, clock - stale)).order_by(jobs.c.created_at)
             moves: list[Move] = []
-            for row in await connection.execute(
-                orphans.limit(MOST_RESCUED).with_for_update(skip_locked=True)
-            ):
+            some = orphans.limit(MOST_RESCUED).with_for_update(skip_locked=True)
+            for row in await connection.execute(some):
                 job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 moves.append((job, machine.advance(job, outcome, now), outcome))
@@ -358,9 +356,8 @@ class Store:
             await connection.execute(delete(workers).where(_is_forgotten(clock - stale * 2)))
             return [moved for _, moved, _ in moves]
 
-        async with (
-            self._reads.connect() as connection
-        ):  # mostly everybody is well: nobody waits for a look then
+        # Mostly everybody is well: then nobody waits for this.
+        async with self._reads.connect() as connection:
             clock = await self._clock(connection, now)
             orphan = select(jobs.c.id).where(_is_orphan(worker, clock - stale)).limit(1)
             forgotten = select(workers.c.id).where(_is_forgotten(clock - stale * 2)).limit(1)
