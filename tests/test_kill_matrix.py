@@ -87,8 +87,9 @@ EVERY_ROW = "ANIMATIC_EVERY_ROW" in os.environ
 PRIVATELY = {"engine.posted_privately"}  # the channel takes no posts; the asker does
 NEVER_QUEUED = {"desk.drafted", "desk.card_posted"}
 # Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
-# never queued; both clips in one post, also where each of two machines has one of them; each in its own, since Discord refuses
-# the one for both; its result shown.
+# never queued; both clips in one post, also where each of two machines has one of them, or the provider neither any more; each
+# in its own, since Discord refuses the one for both; one alone, as the provider refuses the other or nobody knows whether it
+# took it; its result shown.
 COMPARED = {
     "never queued": ("desk.pair_drafted", "desk.card_posted:1", "desk.card_posted:2"),
     "together": (
@@ -103,7 +104,10 @@ COMPARED = {
         "announcer.card_deleted:1",
     ),
     "two machines": ("engine.pair_begun", "engine.pair_posted", "engine.pair_noted"),
+    "clips gone": ("engine.pair_posted",),
     "apart": ("engine.parted", "engine.posted:1", "engine.settled:5"),
+    "one refused": ("engine.parted",),
+    "one in doubt": ("engine.answered:2",),
     "result": ("engine.revealed", "engine.result_drawn"),
 }
 ONLY_COMPARED = {
@@ -123,6 +127,8 @@ SELDOM = {
     *(("two machines", row) for row in COMPARED["two machines"]),  # half a minute each, most of it waiting
     ("apart", "engine.posted:1"),
 }
+IN_ONE_POST = {"together", "two machines", "clips gone", "result"}
+ALONE = {"one refused": State.FAILED, "one in doubt": State.UNSURE}  # what becomes of the other
 COMPARED_ROWS = [
     (end, row) for end, rows in COMPARED.items() for row in rows if EVERY_ROW or (end, row) not in SELDOM
 ]
@@ -144,6 +150,7 @@ MAY_MOVE = {
     (State.SUBMITTING, State.QUEUED),
     (State.SUBMITTING, State.RENDERING),
     (State.SUBMITTING, State.UNSURE),
+    (State.SUBMITTING, State.FAILED),
     (State.UNSURE, State.RENDERING),
     (State.UNSURE, State.QUEUED),
     (State.RENDERING, State.RENDERING),
@@ -404,6 +411,11 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
         if end == "apart":
             posting = f"/channels/{site.channel}/messages"
             site.discord.faults.append(Fault("POST", posting, status=403, code=50013))
+        if end == "one refused":
+            assert isinstance(site.provider, MakevidServer)
+            site.provider.next_create = "moderated"
+        if end == "one in doubt":
+            site.slots = 1  # the first is made before the second is paid
         if end == "result":
             await deliver(site, jobs)
             await end_the_vote(site, jobs[0])
@@ -415,17 +427,24 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
     if row.startswith("desk."):
         jobs = await store.open_jobs()
     assert len(jobs) == 2
+    if end == "clips gone":
+        assert isinstance(site.provider, MakevidServer)
+        site.provider.expire_links()
+        site.provider.fail_with = "deleted"
 
     recovering = await site.start(second)
-    if end == "never queued":
+    if end == "one in doubt":
+        for job in jobs:
+            await site.ended(job, State.UNSURE, State.POSTING)
+    if end in ("never queued", "one in doubt"):
         assert await site.stop(second, recovering) == 0
         async with opening:
             await much_later(site)
     else:
         ended = [await site.ended(job) for job in jobs]
-        shown = sorted({job.post_id for job in ended})
-        await until(lambda: [message.id for message in site.messages()] == shown)
-        if end in ("apart", "result"):
+        shown = sorted({job.post_id or job.card_id for job in ended})
+        await until(lambda: sorted(message.id for message in site.messages()) == shown)
+        if end in ("apart", "one refused", "result"):
 
             async def settled() -> bool:
                 return (await comparison_of(site, jobs[0])).done_at is not None
@@ -488,30 +507,34 @@ async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
     store = site.animatic.store
     comparison = await comparison_of(site, jobs[0])
     assert {job.id for job in jobs} == {comparison.a_id, comparison.b_id}
-    for before in jobs:
-        job = await store.get(before.id)
-        assert job
+    found = await store.many([job.id for job in jobs])
+    other = ALONE.get(end, State.DELIVERED)
+    states = {State.CANCELLED} if end == "never queued" else {State.DELIVERED, other}
+    assert {job.state for job in found} == states
+    for job in found:
         moves = await store.history(job.id)
         assert set(moves) <= MAY_MOVE
         assert [old for old, _ in moves] == [None, *(new for _, new in moves[:-1])]
-        if end == "never queued":
-            assert (job.state, job.sealed) == (State.CANCELLED, False)
-            assert await store.money(job.id) == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
-            continue
-        assert (job.state, job.sealed) == (State.DELIVERED, end in ("together", "two machines"))
-        assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+        assert job.sealed == (end in IN_ONE_POST - {"result"})
+        settled = {State.DELIVERED: {"charge": PRICE_CENTS}, State.UNSURE: {}}
+        expected = settled.get(job.state, {"release": PRICE_CENTS})
+        assert await store.money(job.id) == {"reserve": PRICE_CENTS, **expected}
         posts = [post for post in site.posts() if f"{job.id}.mp4" in json.dumps(post.data["components"])]
-        assert [post.id for post in posts] == [job.post_id]
-    together = end in ("together", "two machines", "result")
+        assert [post.id for post in posts] == ([job.post_id] if job.state is State.DELIVERED else [])
+    if end != "never queued":  # no card stands beside its post
+        shown = {message.id for message in site.messages()}
+        assert shown == {job.post_id or job.card_id for job in found}
+    together = end in IN_ONE_POST
     assert (comparison.post_id is not None) == (comparison.closes_at is not None) == together
     assert (comparison.spoiled_at is not None) == (not together)
     assert (comparison.revealed_at is not None) == (end == "result")
 
 
 async def much_later(site: Site) -> None:
-    """Drafts that never got a card are called off after a quarter of an hour."""
-    config = load(site.config("parent"))
-    async with root.build(config, now=lambda: root.system_clock() + timedelta(minutes=20)) as later:
+    """Drafts that never got a card are called off after a quarter of an hour, a clip waits no longer for one that it
+    is compared with."""
+    at = root.system_clock() + timedelta(minutes=50)
+    async with root.build(load(site.config("parent")), now=lambda: at) as later:
         async with later.bot:
             later.bot.serves_commands = False
             await root.log_in(later.bot, TOKEN)

@@ -100,9 +100,9 @@ class Pair:
         return Step.ALONE if self.late(now) else Step.WAIT
 
     def late(self, now: datetime) -> bool:
-        """The other clip has been waited for long enough, and nobody has begun to post both."""
-        since = self.job.postable_since
-        return self.comparison.together_at is None and since is not None and now - since > TOGETHER_WITHIN
+        """The other clip has been waited for long enough, since this one or, last, both were at hand."""
+        since = self.comparison.together_at or self.job.postable_since
+        return since is not None and now - since > TOGETHER_WITHIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -638,7 +638,7 @@ class Engine:
         clip = self._clip_of(job)
         outcome: Outcome
         try:
-            place = await self._compared(job, clip, again=again) if job.comparison_id else job
+            place = await self._compared(job, clip) if job.comparison_id else job
             if place is None:
                 return
             if isinstance(place, Job):
@@ -687,7 +687,7 @@ class Engine:
             assert job.clip_url is not None
             await self._route(job).fetch(job.clip_url, clip)
 
-    async def _compared(self, job: Job, clip: Path, *, again: bool) -> Job | int | None:
+    async def _compared(self, job: Job, clip: Path) -> Job | int | None:
         """What a finished clip of a comparison does: the message that has both; the job, to be posted by itself; or
         None, to wait for the other one."""
         pair = await self._comparisons.pair(job)
@@ -697,7 +697,7 @@ class Engine:
             case Step.JOIN:
                 return pair.comparison.post_id
             case Step.POST_BOTH:
-                return await self._post_both(pair, clip, again=again)
+                return await self._post_both(pair, clip)
             case Step.WAIT:
                 await self._wait_for_other(pair, clip)
                 return None
@@ -706,7 +706,8 @@ class Engine:
 
     async def _wait_for_other(self, pair: Pair, clip: Path) -> None:
         """Have the clip at hand, and look again later. Where the other one is to post both, it is told."""
-        await self._fetch(pair.job, clip)
+        if pair.comparison.together_at is None:  # else it may be posted already, and its link be dead
+            await self._fetch(pair.job, clip)
         self._schedule.soon(pair.job.id, OTHER_CLIP_PAUSE)
         other = pair.other
         if (
@@ -717,13 +718,15 @@ class Engine:
         ):
             self.hint(other.id)
 
-    async def _post_both(self, pair: Pair, clip: Path, *, again: bool) -> int | None:
+    async def _post_both(self, pair: Pair, clip: Path) -> int | None:
         """Post this job's clip and the other one in one message; that message. None: not now.
 
         Raises what `post` raises, except CannotPost: then each clip goes its own way.
         """
         job, other, comparison = pair.job, pair.other, pair.comparison
         assert other is not None
+        if comparison.together_at and (post_id := await self._announcer.find_post(job)):
+            return await self._posted_both(comparison, other, post_id, comparison.together_at)
         await self._fetch(job, clip)
         if not await self._fetch_other(other):
             if pair.late(self._now()):
@@ -731,25 +734,27 @@ class Engine:
             self._schedule.soon(job.id, OTHER_CLIP_PAUSE)
             return None
         reach("engine.other_fetched")
-        if not await self._comparisons.begin(comparison.id, self._now()):
+        began = self._now()
+        if not await self._comparisons.begin(comparison.id, began):
             self._schedule.soon(job.id, timedelta(0))
             return None
         reach("engine.pair_begun")
-        closes_at = self._now() + VOTING
-        post_id = await self._announcer.find_post(job) if again else None
-        if post_id is None:
-            clips = ((job, clip), (other, self._clip_of(other)))
-            pictures = await self._pictures_for_post(job)
-            try:
-                post_id = await self._announcer.post_together(comparison.id, clips, pictures, closes_at)
-                reach("engine.pair_posted")
-            except CannotPost as refused:
-                log.warning("comparison_not_posted", comparison=comparison.id, cause=refused.cause)
-                await self._part(pair)
-                self._schedule.soon(job.id, timedelta(0))
-                self.hint(other.id)
-                return None
-        await self._comparisons.posted(comparison.id, post_id, closes_at)
+        clips = ((job, clip), (other, self._clip_of(other)))
+        pictures = await self._pictures_for_post(job)
+        try:
+            post_id = await self._announcer.post_together(comparison.id, clips, pictures, began + VOTING)
+            reach("engine.pair_posted")
+        except CannotPost as refused:
+            log.warning("comparison_not_posted", comparison=comparison.id, cause=refused.cause)
+            await self._part(pair)
+            self._schedule.soon(job.id, timedelta(0))
+            self.hint(other.id)
+            return None
+        return await self._posted_both(comparison, other, post_id, began)
+
+    async def _posted_both(self, comparison: Comparison, other: Job, post_id: int, began: datetime) -> int:
+        """Note the message that has both clips, and that its vote ends when it says."""
+        await self._comparisons.posted(comparison.id, post_id, began + VOTING)
         reach("engine.pair_noted")
         self.hint(other.id)
         return post_id

@@ -287,6 +287,70 @@ async def test_a_lost_answer_and_a_dead_process(world: World) -> None:
     assert await world.audited() == []
 
 
+async def sent_without_an_answer(world: World) -> str:
+    """A comparison whose post was sent to Discord by a process that died before it was answered."""
+    comparison_id = await start(world)
+    world.announcer.on_post.append(PostLater(Cause.DISCORD_DOWN))
+    for _ in range(20):
+        if world.announcer.on_post:
+            await work(world, 5)
+    assert not world.announcer.on_post
+    world.reborn()
+    return comparison_id
+
+
+def clips_are_gone(world: World) -> None:
+    """Here, and at the provider."""
+    for path in world.folder.iterdir():
+        path.unlink()
+    world.provider.on_fetch.extend([ProviderRejected(Cause.CLIP_GONE)] * 1000)
+    world.provider.on_check.extend([Broke(Cause.CLIP_GONE)] * 1000)
+
+
+async def test_what_was_posted_is_looked_for_before_the_clips(world: World) -> None:
+    """On another machine, when the provider has them no more: neither job fails, nothing is posted twice."""
+    comparison_id = await sent_without_an_answer(world)
+    world.announcer.found = 4711
+    clips_are_gone(world)
+    await work(world, 120, times=3)
+
+    jobs = await pair(world, comparison_id)
+    assert [(job.state, job.post_id) for job in jobs] == [(State.DELIVERED, 4711)] * 2
+    assert world.announcer.posts == []
+    assert await world.audited() == []
+
+
+async def test_the_vote_ends_when_the_post_says(world: World) -> None:
+    """Also when the post was found hours after it was sent."""
+    comparison_id = await sent_without_an_answer(world)
+    begun = await Comparisons(world.store).get(comparison_id)
+    assert begun
+    assert begun.together_at
+    world.announcer.found = 4711
+    await work(world, 5 * 3600, times=2)
+
+    comparison = await Comparisons(world.store).get(comparison_id)
+    assert comparison
+    assert comparison.closes_at == begun.together_at + VOTING
+
+
+async def test_the_other_clip_is_never_at_hand_again(world: World) -> None:
+    """Their post was begun, came to nothing, and one of the clips is on a machine that cannot be asked: no clip
+    waits for ever."""
+    comparison_id = await sent_without_an_answer(world)
+    a, b = await pair(world, comparison_id)
+    (world.folder / f"{b.id}.mp4").unlink()
+    world.provider.on_fetch.extend([ProviderRejected(Cause.CLIP_GONE)] * 1000)
+    world.provider.on_check.extend([Broke(Cause.CLIP_GONE)] * 1000)
+    for _ in range(14):
+        await work(world, TOGETHER_WITHIN.total_seconds() / 10)
+
+    a, b = await pair(world, comparison_id)
+    assert (a.state, b.state) == (State.DELIVERED, State.FAILED)
+    assert world.announcer.posts == [a.id]
+    assert await world.audited() == []
+
+
 async def test_once_begun_no_clip_goes_its_own_way(world: World) -> None:
     """Only the one that posts both may give it up."""
     books = Comparisons(world.store)
