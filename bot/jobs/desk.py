@@ -679,13 +679,9 @@ class Desk:
         except BaseException:
             await self._drop(drafts, cards)
             raise
-        moves = [
-            self._store.advance(draft, CardPosted(card_id), self._now())
-            for draft, card_id in zip(drafts, cards, strict=True)
-        ]
-        moved = [job for job in await asyncio.gather(*moves) if job is not None]
+        moves = [self._queue(draft, card_id) for draft, card_id in zip(drafts, cards, strict=True)]
+        moved = await asyncio.gather(*moves)
         reach("desk.queued")
-        assert len(moved) == len(drafts), "a draft has one writer"
         for job in moved:
             logger.info("job_queued", job=job.id, model=job.model, guild=job.guild_id, asker=job.asker_id)
         try:  # whoever blocks or takes down meanwhile calls off only what they see waiting
@@ -696,6 +692,14 @@ class Desk:
             if await self.call_off(moved):
                 raise
         self._wake()
+        return moved
+
+    async def _queue(self, draft: Job, card_id: int) -> Job:
+        """Put a new job in line. Where the database's answer was lost, the job may be further by now. Raises Refusal."""
+        moved = await self._store.advance(draft, CardPosted(card_id), self._now())
+        moved = moved or await self._store.get(draft.id)
+        if moved is None or moved.state is State.CANCELLED:
+            raise Refusal(f"That took too long, so I did not start. Please try again. {FREE}")
         return moved
 
     def _posted_in(self, who: Who, settings: GuildSettings) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -581,3 +582,35 @@ async def test_there_is_nothing_to_try_again_on_a_healthy_job(world: World) -> N
 
     with pytest.raises(Refusal, match="nothing to try again"):
         await world.desk.try_again(MEMBER, job.id)
+
+
+@pytest.mark.parametrize("meanwhile", ["claimed", "called off"])
+async def test_the_answer_to_the_last_step_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """The database went away right after it had queued the job, and came back when the job was further: one clip."""
+    write, writes = world.store._write, 0
+
+    async def forgetful(work: Any, *, seconds: float | None = None) -> Any:
+        nonlocal writes
+        writes += 1
+        if writes != 2:  # the first is the draft, the second its place in line
+            return await write(work, seconds=seconds)
+        await write(work, seconds=seconds)
+        if meanwhile == "claimed":
+            await world.store.claim("makevid", slots=1, worker="other", now=world.clock.now())
+        else:
+            [job] = await world.store.open_jobs()
+            await world.desk.call_off([job])
+        return await write(work, seconds=seconds)
+
+    monkeypatch.setattr(world.store, "_write", forgetful)
+    if meanwhile == "claimed":
+        job = await world.ask()
+        assert (job.state, job.card_id) == (State.SUBMITTING, 1001)
+    else:
+        with pytest.raises(Refusal, match=r"took too long.*Nothing was charged"):
+            await world.ask()
+
+    assert (await world.store.rows())["jobs"] == 1
+    assert await world.audited() == []
