@@ -434,8 +434,8 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
 
     recovering = await site.start(second)
     if end == "one in doubt":
-        for job in jobs:
-            await site.ended(job, State.UNSURE, State.POSTING)
+        in_doubt = [await site.ended(job, State.UNSURE, State.POSTING) for job in jobs]
+        assert {job.state for job in in_doubt} == {State.UNSURE, State.POSTING}
     if end in ("never queued", "one in doubt"):
         assert await site.stop(second, recovering) == 0
         async with opening:
@@ -454,6 +454,9 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
 
     assert "Traceback" not in site.logs(), site.logs()
     await check_comparison(site, jobs, end)
+    if end != "never queued":  # no card stands beside its post
+        last = {job.post_id or job.card_id for job in await store.many([job.id for job in jobs])}
+        assert {message.id for message in site.messages()} == last
     posts = [json.dumps(post.data) for post in site.posts()]
     assert len(posts) == {"never queued": 0, "apart": 2}.get(end, 1)
     assert sum("result of your comparison" in post for post in posts) == (end == "result")
@@ -521,9 +524,6 @@ async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
         assert await store.money(job.id) == {"reserve": PRICE_CENTS, **expected}
         posts = [post for post in site.posts() if f"{job.id}.mp4" in json.dumps(post.data["components"])]
         assert [post.id for post in posts] == ([job.post_id] if job.state is State.DELIVERED else [])
-    if end != "never queued":  # no card stands beside its post
-        shown = {message.id for message in site.messages()}
-        assert shown == {job.post_id or job.card_id for job in found}
     together = end in IN_ONE_POST
     assert (comparison.post_id is not None) == (comparison.closes_at is not None) == together
     assert (comparison.spoiled_at is not None) == (not together)

@@ -9,7 +9,7 @@ import pytest
 from bot.errors import Cause, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater
 from bot.jobs.desk import ROOM, Ask, Who, adapted, asked, check, possible
-from bot.jobs.machine import Charge, Job, Lineage, State
+from bot.jobs.machine import Cancelled, Charge, Job, Lineage, State, advance
 from bot.jobs.models import Menu, Model
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, Only
@@ -601,7 +601,8 @@ async def test_the_answer_to_the_last_step_is_lost(
             await world.store.claim("makevid", slots=1, worker="other", now=world.clock.now())
         else:
             [job] = await world.store.open_jobs()
-            await world.desk.call_off([job])
+            move = (job, advance(job, Cancelled(), world.clock.now()), Cancelled())
+            await write(lambda connection: world.store._save(connection, [move]))
         return await write(work, seconds=seconds)
 
     monkeypatch.setattr(world.store, "_write", forgetful)
