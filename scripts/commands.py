@@ -1,6 +1,6 @@
 """Prints docs/commands.md from the live command tree: run it when a command, option or description changes.
 
-python scripts/commands.py > docs/commands.md
+python -m scripts.commands > docs/commands.md
 """
 
 import asyncio

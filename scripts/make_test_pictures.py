@@ -1,4 +1,4 @@
-"""Draw the pictures in tests/data: `python scripts/make_test_pictures.py`.
+"""Draw the pictures in tests/data: `python -m scripts.make_test_pictures`.
 
 They are drawn, not photographed, so that anyone may use them for anything.
 """

@@ -1,6 +1,6 @@
 """Makes docs/settings.png and docs/usage.png, the pictures of docs/moderators.md.
 
-    python scripts/moderator_pictures.py [docs]
+    python -m scripts.moderator_pictures [docs]
 
 The panel is that of the demo in headless Chromium; the other picture is drawn from a month that is made up.
 Needs the extra `dev` and a Chromium (CHROMIUM names it; else it is looked for).

@@ -1,7 +1,7 @@
 """Makes the pictures of docs/: the demo in headless Chromium, used as members would, on a phone's width.
 
-    python scripts/screenshots.py [name ...]      of demo, post, card, remix, queue, comparison; all without a name
-    python scripts/screenshots.py --all-routes    no pictures: a clip by each of three routes, played in the page
+    python -m scripts.screenshots [name ...]      of demo, post, card, remix, queue, comparison; all without a name
+    python -m scripts.screenshots --all-routes    no pictures: a clip by each of three routes, played in the page
 
 Needs the extra `dev` and a Chromium (CHROMIUM names it; else it is looked for). `SHOTS` says of each picture how
 wide the window is, and whether it wants the dear models of all routes or the free sketch: a picture more is

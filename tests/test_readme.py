@@ -1,39 +1,28 @@
 """The README and the pages beside it tell the truth about settings, commands and routes."""
 
-import importlib.util
 import re
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from bot.cli import app
 from bot.config import RoutesSettings
+from scripts import config_table, models_table, screenshots
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def script(name: str) -> Any:
-    """One of scripts/, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_table_of_settings_is_the_code_s() -> None:
     """Made by scripts/config_table.py: run it when a key changes."""
-    assert script("config_table").table() in README
+    assert config_table.table() in README
 
 
 def test_the_page_on_routes_is_the_code_s() -> None:
     """Made by scripts/models_table.py: run it when a model changes. Every route has a section of its own."""
     page = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
 
-    assert script("models_table").updated(page) == page
+    assert models_table.updated(page) == page
     assert [route for route in RoutesSettings.model_fields if f"\n## {route}\n" not in page] == []
 
 
@@ -53,5 +42,5 @@ def test_every_picture_is_there() -> None:
         for name in re.findall(r"(?<!`)!\[[^]]+\]\(([^)]+\.png)\)", page.read_text(encoding="utf-8"))
     }
 
-    assert shown >= {ROOT / "docs" / f"{name}.png" for name in script("screenshots").SHOTS}
+    assert shown >= {ROOT / "docs" / f"{name}.png" for name in screenshots.SHOTS}
     assert [path for path in shown if path.stat().st_size < 10_000] == []
