@@ -215,14 +215,15 @@ class Engine:
                 await self._take()
             except Exception:  # the loop must outlive a database that is away for a while
                 log.exception("engine_pass_failed")
-            took = time.monotonic() - began
+            ended = time.monotonic()
+            rested = ended + (ended - began) / 2
             idle = self._idle_seconds()
             self._next_look = self._now() + timedelta(seconds=idle)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), idle)
             if not self._stopping:
                 # What comes in a rush is taken together, and others have a third of the time.
-                await asyncio.sleep(max(GATHER, took / 2))
+                await asyncio.sleep(max(GATHER, rested - time.monotonic()))
 
     async def run_due(self) -> int:
         """Do all that is due at this moment of the clock, to the end. The number of steps taken."""
