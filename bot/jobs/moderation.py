@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, blocks, jobs, reports, reviews
+from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, among, blocks, jobs, reports, reviews
 from bot.jobs.together import Together
 
 COMMENTS_SHOWN = 5
@@ -115,11 +115,10 @@ class Moderation:
     async def _blocks_of(self, asked: Sequence[tuple[int, int, datetime]]) -> list[Block | None]:
         """For all who ask at the same moment, in one look."""
         places = {EVERYWHERE} | {guild_id for guild_id, _, _ in asked}
-        query = select(blocks).where(
-            blocks.c.guild_id.in_(places), blocks.c.member_id.in_({member_id for _, member_id, _ in asked})
-        )
+        query = select(blocks).where(among(blocks.c.guild_id, "places"), among(blocks.c.member_id, "members"))
+        several = {"places": sorted(places), "members": sorted({member_id for _, member_id, _ in asked})}
         async with self._store.reading() as connection:
-            rows = (await connection.execute(query)).mappings().all()
+            rows = (await connection.execute(query, several)).mappings().all()
         found = {(row["guild_id"], row["member_id"]): _block_of(row) for row in rows}
         return [
             next(

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 import stamina
@@ -27,6 +28,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Insert,
     Integer,
     Row,
     Select,
@@ -66,12 +68,14 @@ from bot.jobs.machine import (
     State,
     TriedAgain,
 )
+from bot.jobs.postgresql import by_column, given_rows
 from bot.jobs.sqlite import sqlite_engine
 from bot.jobs.tables import (
     HAS_CARD_LEFT,
     IS_OPEN,
     IS_PAUSED,
     Utc,
+    among,
     blocks,
     comparison_votes,
     comparisons,
@@ -153,17 +157,19 @@ class Store:
     """Jobs in a database. Every method is one transaction, repeated whole when the database is away."""
 
     def __init__(self, engine: AsyncEngine, *, database_clock: bool = True) -> None:
-        self._writes = engine
         self._postgresql = engine.dialect.name == "postgresql"
-        alone, together = (
-            ({"isolation_level": "AUTOCOMMIT"}, {"isolation_level": "REPEATABLE READ"})
+        self._writes = _writing(engine)
+        self._reads, self._snapshots = (
+            (engine, engine.execution_options(isolation_level="REPEATABLE READ"))
             if self._postgresql
-            else ({"animatic_begins": None}, {"animatic_begins": "BEGIN"})
+            else (
+                engine.execution_options(animatic_begins=None),
+                engine.execution_options(animatic_begins="BEGIN"),
+            )
         )
-        self._reads = engine.execution_options(**alone)  # each statement for itself: half the round trips
-        self._snapshots = engine.execution_options(**together)
         self._database_clock = database_clock and self._postgresql
         self._one_writer = asyncio.Lock()
+        self._in_rush: set[str] = set()  # routes whose last claim took some
         self._adds = Together(self._add_all, most=MOST_AT_ONCE)
         self._moves = Together(self._move_all, most=MOST_AT_ONCE)
         self._gone = Together(self._cards_gone, most=MOST_AT_ONCE)
@@ -261,11 +267,8 @@ class Store:
             tally = Tally(connection)
             load = await tally.load(job.asker_id)
             admit(replace(load, spent=await tally.spent(replace(job, created_at=now), budgets)))
-            row = select(jobs.c.state, jobs.c.version).where(jobs.c.id == job.id).with_for_update()
-            if tuple((await connection.execute(row)).one()) != (job.state, job.version):
-                return None
-            await self._save(connection, [(job, moved, outcome)])
-            return moved
+            [saved] = await self._save(connection, [(job, moved, outcome)])
+            return saved
 
         try:
             return await self._write(work, seconds=ACCEPT_SECONDS)
@@ -280,8 +283,8 @@ class Store:
         found: list[Job] = []
         async with self._reads.connect() as connection:
             for start in range(0, len(ids := sorted(job_ids)), MOST_IN_LIST):
-                some = select(jobs).where(jobs.c.id.in_(ids[start : start + MOST_IN_LIST]))
-                found += [job_of(row) for row in await connection.execute(some)]
+                some = {"ids": ids[start : start + MOST_IN_LIST]}
+                found += [job_of(row) for row in await connection.execute(_those(), some)]
         return found
 
     async def by_interaction(self, interaction_id: int) -> Job | None:
@@ -314,15 +317,17 @@ class Store:
                 job = job_of(row)
                 begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
                 moves.append((job, machine.advance(job, begun, now), begun))
-            await self._save(connection, moves)
-            return [moved for _, moved, _ in moves]
+            return [job for job in await self._save(connection, moves) if job]
 
-        # Mostly nobody waits, or no slot is free: then no lock is taken.
-        async with self._reads.connect() as connection:
-            look = {"route": route, "slots": slots, "held_since": now - HOLDS_SLOT}
-            if not (await connection.execute(_may_begin(), look)).first():
-                return []
-        return await self._write(work, seconds=ACCEPT_SECONDS)
+        # Mostly nobody waits, or no slot is free: then no lock is taken. Where one was, there may be another.
+        if route not in self._in_rush:
+            async with self._reads.connect() as connection:
+                look = {"route": route, "slots": slots, "held_since": now - HOLDS_SLOT}
+                if not (await connection.execute(_may_begin(), look)).first():
+                    return []
+        claimed = await self._write(work, seconds=ACCEPT_SECONDS)
+        (self._in_rush.add if claimed else self._in_rush.discard)(route)
+        return claimed
 
     async def beat(self, worker: str, now: datetime) -> None:
         """Say that this worker lives. One row, however many jobs it owns."""
@@ -352,9 +357,9 @@ class Store:
                 job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 moves.append((job, machine.advance(job, outcome, now), outcome))
-            await self._save(connection, moves)
+            saved = await self._save(connection, moves)
             await connection.execute(delete(workers).where(_is_forgotten(clock - stale * 2)))
-            return [moved for _, moved, _ in moves]
+            return [job for job in saved if job]
 
         # Mostly everybody is well: then nobody waits for this.
         async with self._reads.connect() as connection:
@@ -812,49 +817,57 @@ class Store:
         """The moves that came at the same moment, in one transaction. None: someone else moved that job first."""
 
         async def work(connection: AsyncConnection) -> list[Job | Exception | None]:
-            # The rows are held from here on, in the order of their ids: two processes never hold up each other.
-            rows = await connection.execute(_as_they_are(), {"ids": sorted({job.id for job, _, _ in moves})})
-            found = {job_id: (State(state), version) for job_id, state, version in rows}
-            answers: list[Job | Exception | None] = []
-            good: list[Move] = []
-            for job, moved, outcome in moves:
-                if found.get(job.id) == (job.state, job.version):
-                    found[job.id] = (moved.state, moved.version)
-                    good.append((job, moved, outcome))
-                    answers.append(moved)
-                else:
-                    answers.append(None)
-            await self._save(connection, good)
-            return answers
+            return [*await self._save(connection, moves)]
 
         try:
             return await self._write(work)
         except IntegrityError as error:
             return await _one_by_one(self._move_all, moves, error)
 
-    async def _save(self, connection: AsyncConnection, moves: Sequence[Move]) -> None:
-        """Write moves of rows that this transaction holds, each with its event and its money."""
+    async def _save(self, connection: AsyncConnection, moves: Sequence[Move]) -> list[Job | None]:
+        """Write moves, each with its event and its money. The jobs as they are now; None for one that someone else
+        moved first: nothing of it was written."""
+        asked: dict[str, Move] = {}
         together: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-        for job, moved, _ in moves:
+        for job, moved, outcome in moves:
+            if job.id in asked:  # of two at the same moment, the first
+                continue
+            asked[job.id] = job, moved, outcome
             changed = {
                 name: value for name in CHANGING if (value := getattr(moved, name)) != getattr(job, name)
             }
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
             together[tuple(changed)].append(changed | guard)
-        for changed_columns, rows in together.items():
-            await connection.execute(_guarded(changed_columns), rows)
-        if moves:
-            await _record(connection, moves)
-        for _ in moves:
+        saved: set[str] = set()
+        for columns, rows in together.items():
+            saved.update(await self._change(connection, columns, rows))
+        if written := [move for job_id, move in asked.items() if job_id in saved]:
+            await _record(connection, written)
+        for _ in written:
             reach("store.uncommitted")
-        if any(moved.state is State.QUEUED for _, moved, _ in moves):
+        if any(moved.state is State.QUEUED for _, moved, _ in written):
             await self._notify(connection)
+        return [moved if job.id in saved and asked[job.id][1] is moved else None for job, moved, _ in moves]
+
+    async def _change(
+        self, connection: AsyncConnection, columns: tuple[str, ...], rows: Sequence[dict[str, Any]]
+    ) -> Collection[str]:
+        """Write these columns of the rows that are as they were seen. Their ids."""
+        rows = sorted(rows, key=itemgetter("b_id"))
+        if self._postgresql:
+            # Mostly in this order, so that two processes hardly ever wait for each other; if so, one does it again.
+            return (await connection.execute(_guarded_rows(columns), by_column(rows))).scalars().all()
+        # An update of many does not tell which there were; but nobody else writes before this is over.
+        seen = await connection.execute(_as_they_are(), {"ids": [row["b_id"] for row in rows]})
+        as_seen = {tuple(row) for row in seen}
+        rows = [row for row in rows if (row["b_id"], row["b_state"], row["b_version"]) in as_seen]
+        if rows:
+            await connection.execute(_guarded(columns), rows)
+        return [row["b_id"] for row in rows]
 
     async def _cards_gone(self, job_ids: Sequence[str]) -> list[None]:
-        without = update(jobs).where(jobs.c.id.in_(sorted(job_ids)), HAS_CARD_LEFT).values(card_id=None)
-
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(without)
+            await connection.execute(_without_card(), {"ids": sorted(job_ids)})
 
         await self._write(work, seconds=ACCEPT_SECONDS)
         return [None] * len(job_ids)
@@ -871,11 +884,36 @@ class Store:
 
 
 @cache
+def _those() -> Select[Any]:
+    """The jobs `ids`."""
+    return select(jobs).where(among(jobs.c.id, "ids"))
+
+
+@cache
 def _as_they_are() -> Select[Any]:
-    """States and versions of the jobs `ids`, which are held until the transaction ends."""
-    ids = bindparam("ids", type_=jobs.c.id.type, expanding=True)
-    query = select(jobs.c.id, jobs.c.state, jobs.c.version).where(jobs.c.id.in_(ids))
-    return query.order_by(jobs.c.id).with_for_update()
+    """Ids, states and versions of the jobs `ids`."""
+    return select(jobs.c.id, jobs.c.state, jobs.c.version).where(among(jobs.c.id, "ids"))
+
+
+@cache
+def _without_card() -> Update:
+    """The update that takes the cards off those of the jobs `ids` that are delivered."""
+    return update(jobs).where(among(jobs.c.id, "ids"), HAS_CARD_LEFT).values(card_id=None)
+
+
+GUARD = {"b_id": jobs.c.id, "b_state": jobs.c.state, "b_version": jobs.c.version}
+
+
+@cache
+def _guarded_rows(changing: tuple[str, ...]) -> Update:
+    """The update of these columns in the rows that are as they were seen, which returns their ids (PostgreSQL)."""
+    given = given_rows(GUARD | {name: jobs.c[name] for name in changing})
+    return (
+        update(jobs)
+        .where(*(column == given.c[name] for name, column in GUARD.items()))
+        .values({name: given.c[name] for name in changing})
+        .returning(jobs.c.id)
+    )
 
 
 @cache
@@ -883,11 +921,7 @@ def _guarded(changing: tuple[str, ...]) -> Update:
     """The update of these columns in one row that is as it was seen; by name, for many rows."""
     return (
         update(jobs)
-        .where(
-            jobs.c.id == bindparam("b_id"),
-            jobs.c.state == bindparam("b_state"),
-            jobs.c.version == bindparam("b_version"),
-        )
+        .where(*(column == bindparam(name) for name, column in GUARD.items()))
         .values({name: bindparam(name) for name in changing})
     )
 
@@ -913,11 +947,10 @@ def _first_in_line() -> Select[Any]:
 @cache
 def _places() -> Select[Any]:
     """Of the jobs `also`, which wait for `route` or soon will: their ids and places."""
-    also = bindparam("also", type_=jobs.c.id.type, expanding=True)
-    line = _line(_ROUTE, also=also)
+    line = _line(_ROUTE, also="also")
     order = (line.c.turn, line.c.created_at, line.c.id)
     ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
-    return select(ranked.c.id, ranked.c.place).where(ranked.c.id.in_(also))
+    return select(ranked.c.id, ranked.c.place).where(among(ranked.c.id, "also"))
 
 
 @cache
@@ -973,7 +1006,7 @@ async def _record(
         }
         for before, after, outcome in moves
     ]
-    await connection.execute(insert(events), happened)
+    await _insert_all(connection, events, happened)
     money = [
         {
             "job_id": after.id,
@@ -992,7 +1025,20 @@ async def _record(
         for of in [after if before is None or entry.kind is Kind.RESERVE else before]
     ]
     if money:
-        await connection.execute(insert(ledger), money)
+        await _insert_all(connection, ledger, money)
+
+
+async def _insert_all(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_insert_rows(table, tuple(rows[0])), by_column(rows))
+    else:
+        await connection.execute(insert(table), rows)
+
+
+@cache
+def _insert_rows(table: Table, names: tuple[str, ...]) -> Insert:
+    given = given_rows({name: table.c[name] for name in names})
+    return insert(table).from_select(names, select(*given.c))
 
 
 def _is_orphan(worker: str, since: datetime) -> ColumnElement[bool]:
@@ -1019,7 +1065,7 @@ def _line(
     route: BindParameter[str],
     now: BindParameter[datetime] | None = None,
     *,
-    also: BindParameter[str] | None = None,
+    also: str | None = None,
 ) -> Subquery:
     """Who waits for a route and whose turn it is: a member's first waiting job counts after those running.
 
@@ -1029,7 +1075,7 @@ def _line(
     if also is not None:  # by two indexes: with OR, SQLite would go through all open jobs
         waits = (
             jobs.c.id.in_(
-                select(jobs.c.id).where(*waits).union(select(jobs.c.id).where(jobs.c.id.in_(also)))
+                select(jobs.c.id).where(*waits).union(select(jobs.c.id).where(among(jobs.c.id, also)))
             ),
         )
     # Of the thousands that may be running only those of people who wait are counted, by jobs_open_by_asker.
@@ -1096,7 +1142,8 @@ async def open_store(
     if make_url(url).get_backend_name() == "sqlite":
         engine = sqlite_engine(url, read_only=read_only, **options)
     else:
-        engine = create_async_engine(url, pool_pre_ping=True, **options)
+        # Each statement for itself, unless a transaction is asked for: half the round trips, for the ping as well.
+        engine = create_async_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT", **options)
         if read_only:
             engine = engine.execution_options(postgresql_readonly=True)
     try:
@@ -1106,7 +1153,7 @@ async def open_store(
                 await connection.run_sync(_require_head)
             yield store
             return
-        async with engine.begin() as connection:
+        async with _writing(engine).begin() as connection:
             if engine.dialect.name == "postgresql":  # two processes may start at once
                 await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
             await connection.run_sync(_migrate)
@@ -1117,6 +1164,12 @@ async def open_store(
             await store.close()
     finally:
         await engine.dispose()
+
+
+def _writing(engine: AsyncEngine) -> AsyncEngine:
+    """For transactions; on SQLite, all are made for writing unless they say otherwise."""
+    on_postgresql = engine.dialect.name == "postgresql"
+    return engine.execution_options(isolation_level="READ COMMITTED") if on_postgresql else engine
 
 
 def _migrate(connection: Connection) -> None:

@@ -1,13 +1,16 @@
 """The tables, for SQLAlchemy Core, on SQLite and PostgreSQL alike."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -19,9 +22,16 @@ from sqlalchemy import (
     Text,
     TextClause,
     TypeDecorator,
+    bindparam,
     false,
+    func,
+    select,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 from bot.jobs.machine import COUNTED, OPEN, State
 
@@ -43,6 +53,55 @@ class Utc(TypeDecorator[datetime]):
             return None
         assert isinstance(value, datetime)
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class _List(TypeDecorator[Collection[Any]]):
+    """Many values in one parameter: an array on PostgreSQL, JSON on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, of: TypeEngine[Any]) -> None:
+        super().__init__()
+        self.of = of
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(ARRAY(self.of) if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> Any:
+        assert value is not None
+        return list(value) if dialect.name == "postgresql" else json.dumps(list(value))
+
+
+class among(FunctionElement[bool]):  # noqa: N801 - a function of SQL
+    """Whether the column's value is in the list that the parameter `name` brings.
+
+    One statement for lists of any length, prepared once; with IN, each length is a statement of its own.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+
+    def __init__(self, column: ColumnElement[Any], name: str) -> None:
+        super().__init__(column, bindparam(name, type_=_List(column.type)))
+
+    def self_group(
+        self, against: Any = None
+    ) -> Self:  # else "… = 1" is written on SQLite, for which no index helps
+        return self
+
+
+@compiles(among, "postgresql")
+def _among_array(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = ANY ({values})"
+
+
+@compiles(among, "sqlite")
+def _among_json(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    column, values = element.clauses
+    each = func.json_each(values).table_valued("value")
+    return compiler.process(column.in_(select(each.c.value)), **options)
 
 
 metadata = MetaData()

@@ -45,6 +45,7 @@ class Tally:
     async def prepare(self, askers: Collection[int]) -> None:
         """Count for all of these people in one query."""
         self._asked.update(askers)
+        # Not `among`: SQLite would go through all open jobs, for it does not see that these are few.
         query = select(jobs.c.asker_id, func.count()).where(
             IS_OPEN, IS_COUNTED, jobs.c.asker_id.in_(sorted(askers))
         )

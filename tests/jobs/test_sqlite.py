@@ -7,12 +7,14 @@ from typing import Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bot.jobs import sqlite
+from bot.jobs import sqlite, store
 from bot.jobs.sqlite import AHEAD, sqlite_engine
+from bot.jobs.store import open_store
+from tests.conftest import new_sqlite
 
 MANY = AHEAD * 3 + 1
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
@@ -115,3 +117,24 @@ async def test_a_file_that_is_not_there_is_not_made_for_reading(tmp_path: Path) 
         sqlite_engine(f"sqlite+aiosqlite:///{tmp_path / 'none.db'}", read_only=True)
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "statement", [store._those(), store._as_they_are(), store._without_card(), store._places()]
+)
+async def test_a_list_of_ids_is_looked_up_by_index(tmp_path: Path, statement: Any) -> None:
+    """Never by going through all jobs: a list is a query of its own to SQLite, and only as it is does an index help."""
+    address = new_sqlite(tmp_path / "jobs.db")
+    some = ["a", "b"]
+    planned: list[str] = []
+    async with open_store(address) as opened, opened.reading() as connection:
+
+        def plan(_connection: Any, cursor: Any, sql: str, given: Any, _context: Any, _many: bool) -> None:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", given)
+            planned.extend(row[-1] for row in cursor.fetchall())
+
+        event.listen(connection.sync_connection, "before_cursor_execute", plan)
+        await connection.execute(statement, {"ids": some, "also": some, "route": "makevid"})
+
+    assert any(step.startswith("SEARCH jobs") for step in planned)
+    assert [step for step in planned if step.startswith("SCAN jobs")] == []

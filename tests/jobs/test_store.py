@@ -23,6 +23,7 @@ from bot.jobs.machine import (
     Job,
     Lineage,
     Lost,
+    Outcome,
     Posted,
     Ready,
     State,
@@ -84,6 +85,24 @@ async def test_only_the_first_of_two_writers_wins(store: Store, clock: Clock) ->
     assert first.state is State.QUEUED
     assert second is None
     assert await store.history(job.id) == [(None, State.DRAFT), (State.DRAFT, State.QUEUED)]
+
+
+@pytest.mark.parametrize("other", [CardPosted(6), Cancelled()])
+async def test_of_two_moves_at_the_same_moment_the_first_wins(
+    store: Store, clock: Clock, other: Outcome
+) -> None:
+    """In one transaction, whether they change the same columns or not; a third job's move is written beside them."""
+    job, beside = await store.add(a_job(clock)), await store.add(a_job(clock))
+
+    moved = await asyncio.gather(
+        store.advance(job, CardPosted(5), clock.now()),
+        store.advance(job, other, clock.now()),
+        store.advance(beside, CardPosted(7), clock.now()),
+    )
+
+    assert [found and found.card_id for found in moved] == [5, None, 7]
+    assert await store.get(job.id) == moved[0]
+    assert len(await store.history(job.id)) == 2
 
 
 async def test_the_same_writer_may_ask_twice(store: Store, clock: Clock) -> None:

@@ -1,0 +1,19 @@
+"""Many rows in one statement, as only PostgreSQL can take them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, TableValuedAlias, bindparam, column, func
+
+
+def given_rows(columns: Mapping[str, ColumnElement[Any]]) -> TableValuedAlias:
+    """Rows that come with the statement, in columns of these names and of the types of these columns: `by_column` makes its
+    parameters. One statement for any number of rows; and it can return something for each, as executemany cannot."""
+    lists = [bindparam(name, type_=ARRAY(of.type)) for name, of in columns.items()]
+    given = func.unnest(*lists).table_valued(*(column(name, of.type) for name, of in columns.items()))
+    return given.render_derived()
+
+
+def by_column(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The same rows, as a list for each column."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
