@@ -1,7 +1,9 @@
 """A provider and an announcer that cost nothing and answer at once, so that what is left is ours."""
 
 import itertools
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,8 +26,18 @@ UNLIMITED = Limits(per_member=1_000_000, in_all=1_000_000)
 MEMBERS = 50
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - folders made in it are private; Linux keeps it in memory
+
+
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+@contextmanager
+def clips() -> Iterator[Path]:
+    """A folder for clips, in memory where the machine has such a place: the files of a free provider cost nothing."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 class FreeProvider:

@@ -154,11 +154,11 @@ def resident() -> int:
 async def one(address: str, number: int, seconds: float) -> dict[str, Any]:
     """What one process did with so many jobs, watched for so long."""
     provider = TimedProvider()
-    with tempfile.TemporaryDirectory() as folder:
+    with free.clips() as folder:
         async with open_store(address) as store:
             settle_in()
             before = resident()
-            engine = free.make_engine(store, Path(folder), worker="second", slots=number, provider=provider)
+            engine = free.make_engine(store, folder, worker="second", slots=number, provider=provider)
             desk = free.make_desk(store, engine.wake, CAN)
             began = time.perf_counter()
             running = asyncio.create_task(engine.run())

@@ -4,7 +4,7 @@ Ours goes from the request at the desk to the post: five arrows, each a commit w
 money is concerned, its ledger row, through the real desk, store and engine; only the provider and Discord
 are free and instantaneous. The others do nothing in a job: deferred one by one, run, marked as done. All ask with as many callers at once, from one
 process, and work in processes of their own, on the same server. The clock runs from the first request
-until all are done; what runs once, such as migrations and imports, is over before.
+until all are done; what runs once, such as migrations and imports, is over before. Clips lie in memory.
 """
 # ruff: noqa: T201 - a benchmark prints its tables
 
@@ -32,9 +32,10 @@ from tests.bench import databases, free
 from tests.bench.report import Table, machine, options, quiet, show
 
 ROOT = Path(__file__).parents[2]
-JOBS, WORKERS, ROUNDS = 1_000, (1, 2, 4), 3
+JOBS, WORKERS, ROUNDS = 2_000, (1, 2, 4), 3
 CALLERS = 100  # who ask at the same time
 IN_HAND = 100  # jobs that a worker may have in hand, ours and theirs
+SETTLES = 1.0  # seconds that every worker gets before the first request: none says when it listens
 LOOK = 0.05  # seconds between looks whether all is done
 QUEUE = "bench"
 
@@ -102,8 +103,8 @@ async def ours(address: str, workers: int, number: int) -> tuple[float, float]:
             async with processes("ours", address, workers):
                 result = await race(lambda n: free.request(desk, n), done, number)
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                engine = free.make_engine(store, Path(folder), worker="bench", slots=IN_HAND)
+            with free.clips() as folder:
+                engine = free.make_engine(store, folder, worker="bench", slots=IN_HAND)
                 desk = free.make_desk(store, engine.wake)
                 running = asyncio.create_task(engine.run())
                 result = await race(lambda n: free.request(desk, n), done, number)
@@ -119,11 +120,13 @@ async def ours(address: str, workers: int, number: int) -> tuple[float, float]:
 
 async def work_ours(address: str, name: str, workers: int) -> None:
     async with open_store(address) as store:
-        with tempfile.TemporaryDirectory() as folder:
-            engine = free.make_engine(store, Path(folder), worker=name, slots=IN_HAND * workers)
+        with free.clips() as folder:
+            engine = free.make_engine(store, folder, worker=name, slots=IN_HAND * workers)
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop)
+            running = asyncio.create_task(engine.run())
+            await asyncio.sleep(SETTLES)
             print("ready", flush=True)
-            await engine.run()
+            await running
 
 
 # procrastinate: its documentation's way for asyncio, one connection pool a process, LISTEN/NOTIFY on
@@ -173,7 +176,7 @@ async def work_procrastinate(address: str, name: str, workers: int) -> None:
             )
         )
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.cancel)
-        await asyncio.sleep(1)  # it says nothing when it listens
+        await asyncio.sleep(SETTLES)
         print("ready", flush=True)
         with suppress(asyncio.CancelledError):
             await worker
@@ -230,6 +233,7 @@ async def work_dbos(address: str, name: str, workers: int) -> None:
     await DBOS.register_queue_async(QUEUE, polling_interval_sec=DBOS_POLL)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    await asyncio.sleep(SETTLES)
     print("ready", flush=True)
     await stopped.wait()
     os._exit(0)  # its threads would go on for a while
