@@ -343,6 +343,7 @@ class Engine:
             await self._members.forget_consents(now)
             await self._moderation.forget_blocks(now)
             await self._comparisons.forget_proposed(now)
+            await self._leave_old_routes()
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
@@ -503,7 +504,7 @@ class Engine:
 
     async def _failed(self, route: str, error: ProviderError) -> None:
         """A call to a route went wrong: when that opens its circuit, the owner is told, once."""
-        if trouble := await self._health.failed(route, error):
+        if route in self._providers and (trouble := await self._health.failed(route, error)):
             await self._announcer.tell_owner(route, trouble)
 
     async def _mend_routes(self) -> None:
@@ -530,6 +531,16 @@ class Engine:
             if way := self._other_way(job):
                 await self._settle(job, Rerouted(way.route, way.variant))
 
+    async def _leave_old_routes(self) -> None:
+        """Send what waits for a route that was taken out of the config the way its model goes now."""
+        for job in await self._store.open_jobs((State.QUEUED,)):
+            if job.route in self._providers:
+                continue
+            if way := self._other_way(job):
+                await self._settle(job, Rerouted(way.route, way.variant))
+            else:
+                log.warning("route_not_configured", job=job.id, route=job.route)
+
     def _other_way(self, job: Job) -> Way | None:
         model = self._menu.models.get(job.model)
         for way in model.ways if model and not job.tied else ():
@@ -551,7 +562,7 @@ class Engine:
         assert job.provider_task is not None
         outcome: StillRendering | Ready | Broke | ProviderError
         try:
-            outcome = await self._providers[job.route].check(job.provider_task)
+            outcome = await self._route(job).check(job.provider_task)
             reach("engine.checked")
         except ProviderError as error:
             outcome = error

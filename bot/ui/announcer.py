@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -314,7 +315,7 @@ class DiscordAnnouncer:
                 if any(file_name(item) == _clip_file(job) for item in media_of(message)):
                     return channel.id, message.id
         except discord.HTTPException as error:
-            if error.status < 500:
+            if _is_final(error):
                 raise CannotPost(cause) from error
             raise PostLater(Cause.DISCORD_DOWN) from error
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
@@ -422,7 +423,7 @@ class DiscordAnnouncer:
             await call
         except discord.HTTPException as error:
             log.info(event, error=type(error).__name__, status=error.status)
-            return error.status < 500
+            return _is_final(error)
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             log.info(event, error=type(error).__name__)
             return False
@@ -489,6 +490,11 @@ class DiscordAnnouncer:
 
     def _card_channel(self, job: Job) -> discord.PartialMessageable:
         return self._bot.get_partial_messageable(job.asked_in, guild_id=job.guild_id)
+
+
+def _is_final(error: discord.HTTPException) -> bool:
+    """A no that stays one. discord.py waits out a rate limit a few times; what is left of it passes too."""
+    return error.status < 500 and error.status != HTTPStatus.TOO_MANY_REQUESTS
 
 
 def post_nonce(job: Job, kind: str = "p") -> str:

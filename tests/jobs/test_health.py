@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.desk import Ask, Desk
@@ -242,6 +243,57 @@ async def test_what_was_looked_up_in_vain_stays_on_its_route(spare: World) -> No
     mine = [request.reference for request in finding.submits if request.reference.startswith(job.id)]
     assert set(mine) == {f"{job.id}-1"}
     assert len(spare.vendor.submits) == 1
+
+
+async def restart_without(world: World, route: str) -> None:
+    """The owner took a route out of the config, and its models go by what is left."""
+    await world.engine.hand_back()
+    old = world.engine
+    world.engine = Engine(
+        store=world.store,
+        providers={name: provider for name, provider in old._providers.items() if name != route},
+        menu=old._menu,
+        announcer=world.announcer,
+        now=world.clock.now,
+        worker="worker-2",
+        folder=world.folder,
+        slots=lambda _route: 2,
+        health=Health(world.store, now=world.clock.now),
+        monotonic=lambda: world.clock.at.timestamp(),
+    )
+
+
+async def test_what_waits_for_a_route_that_is_gone_goes_the_other_way(spare: World) -> None:
+    """Nobody stays in a line that nothing serves; what has no other way stays there, for the route may come back."""
+    kling, runway = await spare.ask(), await spare.ask(asker=3, model="runway")
+    await restart_without(spare, "makevid")
+
+    await pass_by(spare, 20)
+
+    done = await spare.now(kling)
+    assert (done.state, done.route) == (State.DELIVERED, "vendor")
+    assert spare.provider.submits == []
+    assert (await spare.now(runway)).state is State.QUEUED
+
+
+async def test_what_is_being_made_on_a_route_that_is_gone_waits_for_it(spare: World) -> None:
+    """It is paid: asked for, in vain and without alarm, until the route comes back."""
+    spare.provider.on_check.extend([StillRendering()] * 3)
+    job = await spare.ask()
+    await spare.engine.run_due()
+    providers = dict(spare.engine._providers)
+    await restart_without(spare, "makevid")
+
+    with capture_logs() as logs:
+        await pass_by(spare, 3600)
+
+    assert (await spare.now(job)).state is State.RENDERING
+    assert spare.announcer.told == []
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+    spare.engine._providers = providers
+    await pass_by(spare, 3600)
+    assert (await spare.now(job)).state is State.DELIVERED
+    assert len(spare.provider.submits) == 1
 
 
 async def test_members_are_offered_what_still_answers(spare: World) -> None:

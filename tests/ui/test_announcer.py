@@ -230,6 +230,25 @@ async def test_what_fails_after_the_post_does_not_undo_it(town: Town, path: str)
     assert len(town.posts()) == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "*/reactions/*"), ("DELETE", "*/channels/*/messages/*")]
+)
+async def test_a_rate_limit_is_no_final_answer(town: Town, method: str, path: str) -> None:
+    """What discord.py did not wait out is done a little later: no card stays beside its post."""
+    await rendering(town)
+    town.env.inject_error(method, path, status=429)
+
+    await town.work_until_done()
+    assert (await town.job()).card_id
+    await town.wait(120)
+
+    assert (await town.job()).card_id is None
+    [post] = town.posts()
+    assert [reaction.emoji for reaction in post.reactions] == [
+        "\N{CLOCKWISE RIGHTWARDS AND LEFTWARDS OPEN CIRCLE ARROWS}"
+    ]
+
+
 async def test_a_card_that_cannot_be_drawn_does_not_stop_the_job(town: Town) -> None:
     """Discord fails every edit: the clip comes all the same."""
     await town.animate(town.ada, picture=picture())
@@ -294,6 +313,18 @@ async def test_a_direct_message_is_not_sent_twice(town: Town) -> None:
     )
 
     assert (channel_id, post_id) == (first.post_channel_id, first.post_id)
+
+
+async def test_a_direct_message_waits_out_a_rate_limit(town: Town) -> None:
+    """Too many direct messages were opened just now: the clip comes later, and is not put away."""
+    await rendering(town)
+    town.forbid("send_messages")
+    town.env.inject_error("POST", "/users/@me/channels", status=429)
+
+    await town.work_until_done()
+
+    ended = await town.job()
+    assert (ended.state, ended.post_channel_id is None) == (State.DELIVERED, False)
 
 
 async def test_the_channel_is_gone(town: Town) -> None:
