@@ -343,7 +343,7 @@ class Engine:
             await self._members.forget_consents(now)
             await self._moderation.forget_blocks(now)
             await self._comparisons.forget_proposed(now)
-            await self._leave_old_routes()
+            self._start(self._leave_old_routes())  # beside the loop, as `_tell_all`
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
@@ -534,10 +534,13 @@ class Engine:
     async def _leave_old_routes(self) -> None:
         """Send what waits for a route that was taken out of the config the way its model goes now."""
         for job in await self._store.open_jobs((State.QUEUED,)):
+            if self._stopping:
+                break
             if job.route in self._providers:
                 continue
             if way := self._other_way(job):
                 await self._settle(job, Rerouted(way.route, way.variant))
+                self._woken.set()
             else:
                 log.warning("route_not_configured", job=job.id, route=job.route)
 

@@ -268,7 +268,7 @@ async def test_what_waits_for_a_route_that_is_gone_goes_the_other_way(spare: Wor
     kling, runway = await spare.ask(), await spare.ask(asker=3, model="runway")
     await restart_without(spare, "makevid")
 
-    await pass_by(spare, 20)
+    await pass_by(spare, 60)
 
     done = await spare.now(kling)
     assert (done.state, done.route) == (State.DELIVERED, "vendor")
