@@ -286,7 +286,9 @@ class Engine:
         asked = due
         if self._batching:
             asked = self._schedule.due_by(now + ALIGNED) - self._in_hand
-        owned = {job.id: job for job in await self._store.many(asked)}
+        # Others may have taken some while this process slept, or could not write its heartbeat.
+        mine = self._ownership.worker
+        owned = {job.id: job for job in await self._store.many(asked) if job.worker == mine}
         together: defaultdict[str, list[Job]] = defaultdict(list)
         for job_id in due:
             job = owned.get(job_id)
@@ -427,20 +429,21 @@ class Engine:
 
     async def _work(self, job: Job) -> None:
         """One step of one job. Whatever goes wrong, the job keeps its row and a next time."""
+        term = self._ownership.term
         with structlog.contextvars.bound_contextvars(job=job.id):
             try:
                 if job.state is State.SUBMITTING:
-                    await self._submit(job)
+                    await self._submit(job, term)
                 elif job.state is State.RENDERING:
                     await self._poll(job)
                 else:
-                    await self._deliver(job, again=True)
+                    await self._deliver(job, term, again=True)
             except Exception:  # one job's trouble is not the others'
                 log.exception("step_failed", state=job.state)
                 self._schedule.soon(job.id, BUSY_PAUSE)
 
-    async def _submit(self, job: Job) -> None:
-        request = await self._prepare(job)
+    async def _submit(self, job: Job, term: int) -> None:
+        request = await self._prepare(job, term)
         error: ProviderError | None = None
         if isinstance(request, ClipRequest):
             outcome, error = await self._pay(job, request)
@@ -455,7 +458,7 @@ class Engine:
         if moved and moved.state is State.RENDERING:
             await self._schedule.submitted(moved)
 
-    async def _prepare(self, job: Job) -> ClipRequest | Busy | Refused:
+    async def _prepare(self, job: Job, term: int) -> ClipRequest | Busy | Refused:
         """All that comes before the paid call. Whatever goes wrong here, nothing was sent."""
         try:
             pictures = await self._announcer.pictures(job)
@@ -470,7 +473,7 @@ class Engine:
         except Exception:  # nothing was sent, so the job may go back to the line
             log.exception("pictures_failed")
             return self._busy(job, BUSY_PAUSE)
-        if self._stopping or not self._ownership.may_pay:
+        if self._stopping or not self._ownership.may_pay(term):
             # Stopping, or held up so long that others may believe this process dead.
             return Busy(timedelta(0))
         assert job.reference is not None
@@ -611,9 +614,10 @@ class Engine:
         if isinstance(outcome, Ready):
             outcome = replace(outcome, started_at=self._schedule.started(job))
             self._schedule.learn(job)
+        term = self._ownership.term
         moved = await self._settle(job, outcome)
         if moved and moved.state is State.POSTING:
-            await self._deliver(moved, again=False)
+            await self._deliver(moved, term, again=False)
 
     async def _look_up(self, job_id: str) -> None:
         """Was the paid call of an unsure job taken? Asked soon, then ever more seldom, until somebody knows."""
@@ -645,23 +649,22 @@ class Engine:
             except AlreadyThere:  # the member has queued the clip once more meanwhile: one of them is enough
                 await self._settle(job, Refused(job.cause or Cause.NO_ANSWER))
 
-    async def _deliver(self, job: Job, *, again: bool) -> None:
-        """Download and post. `again`: somebody, here or elsewhere, may have posted it already."""
+    async def _deliver(self, job: Job, term: int, *, again: bool) -> None:
+        """Download and post a job that was ours in that term. `again`: somebody, here or elsewhere, may have posted it
+        already."""
         assert job.clip_url is not None
         if not self._folder.is_dir():
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         clip = self._clip_of(job)
         outcome: Outcome
         try:
-            place = await self._compared(job, clip) if job.comparison_id else job
-            if place is None:
-                return
+            place = await self._compared(job, clip, term) if job.comparison_id else job
             if isinstance(place, Job):
                 job = place
-                post_id = await self._post(job, clip, again=again)
-            else:
-                post_id = place
-            outcome = Posted(post_id)
+                place = await self._post(job, clip, term, again=again)
+            if place is None:
+                return
+            outcome = Posted(place)
         except ProviderRejected as gone:
             # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
             if job.stumbles < MOST_LINKS:
@@ -687,13 +690,18 @@ class Engine:
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
 
-    async def _post(self, job: Job, clip: Path, *, again: bool) -> int:
+    async def _post(self, job: Job, clip: Path, term: int, *, again: bool) -> int | None:
+        """The message with the clip. None: it may be another's by now, and is looked at anew."""
         post_id = await self._announcer.find_post(job) if again else None
         reach("engine.found")
         if post_id is None:
             await self._fetch(job, clip)
             reach("engine.fetched")
-            post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job))
+            pictures = await self._pictures_for_post(job)
+            if not self._ownership.holds(term):
+                self._schedule.soon(job.id, timedelta(0))
+                return None
+            post_id = await self._announcer.post(job, clip, pictures)
             reach("engine.posted")
         return post_id
 
@@ -702,7 +710,7 @@ class Engine:
             assert job.clip_url is not None
             await self._route(job).fetch(job.clip_url, clip)
 
-    async def _compared(self, job: Job, clip: Path) -> Job | int | None:
+    async def _compared(self, job: Job, clip: Path, term: int) -> Job | int | None:
         """What a finished clip of a comparison does: the message that has both; the job, to be posted by itself; or
         None, to wait for the other one."""
         pair = await self._comparisons.pair(job)
@@ -712,7 +720,7 @@ class Engine:
             case Step.JOIN:
                 return pair.comparison.post_id
             case Step.POST_BOTH:
-                return await self._post_both(pair, clip)
+                return await self._post_both(pair, clip, term)
             case Step.WAIT:
                 await self._wait_for_other(pair, clip)
                 return None
@@ -733,7 +741,7 @@ class Engine:
         ):
             self.hint(other.id)
 
-    async def _post_both(self, pair: Pair, clip: Path) -> int | None:
+    async def _post_both(self, pair: Pair, clip: Path, term: int) -> int | None:
         """Post this job's clip and the other one in one message; that message. None: not now.
 
         Raises what `post` raises, except CannotPost: then each clip goes its own way.
@@ -750,7 +758,7 @@ class Engine:
             return None
         reach("engine.other_fetched")
         began = self._now()
-        if not await self._comparisons.begin(comparison.id, began):
+        if not self._ownership.holds(term) or not await self._comparisons.begin(comparison.id, began):
             self._schedule.soon(job.id, timedelta(0))
             return None
         reach("engine.pair_begun")

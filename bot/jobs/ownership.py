@@ -1,9 +1,12 @@
 """Is this process still entitled to its jobs? One heartbeat row a worker, and a fence.
 
 A worker that cannot write its heartbeat stops taking and doing work (after half of `stale`) well before
-others may take its jobs over (after all of it). The fence is measured on the monotonic clock, so a jump of the wall clock
-neither opens nor closes it. Where the given clock decides who is alive (SQLite: one host), a jump of it
-puts off rescues until every living worker has had the time to beat again.
+others may take its jobs over (after all of it). The fence is measured on two clocks: a monotonic one may stand still while
+its machine sleeps, the wall clock may be set back. Where the given clock decides who is alive (SQLite: one host), a jump
+of it puts off rescues until every living worker has had the time to beat again.
+
+A process that slept writes its heartbeat again before its tasks have come far; so what costs money, or makes a message,
+asks whether the heartbeat has lapsed since the step began (`term`), and not only whether it is fresh.
 """
 
 import time
@@ -25,7 +28,8 @@ JUMP = timedelta(seconds=5)
 class Ownership:
     """The heartbeat of one worker. `monotonic` counts seconds and never jumps.
 
-    `stale`, the same for all workers of a database: without a heartbeat for so long, a worker is gone.
+    `stale`, the same for all workers of a database: without a heartbeat for so long, a worker is gone. `term` counts up each
+    time that the heartbeat comes back after it had lapsed.
     """
 
     def __init__(
@@ -45,42 +49,49 @@ class Ownership:
         self._store = store
         self._now = now
         self._monotonic = monotonic
-        self._beaten: float | None = None
+        self._beaten: tuple[float, datetime] | None = None
+        self.term = 0
         self._offset: timedelta | None = None
         self._no_rescue_before = float("-inf")
 
     @property
     def age(self) -> timedelta:
-        """Since the last heartbeat that was surely written."""
+        """Since the last heartbeat that was surely written, by the clock that says more."""
         if self._beaten is None:
             return timedelta.max
-        return timedelta(seconds=self._monotonic() - self._beaten)
+        seconds, at = self._beaten
+        return max(timedelta(seconds=self._monotonic() - seconds), self._now() - at)
 
     @property
     def may_work(self) -> bool:
         return self.age < self._fence
 
-    @property
-    def may_pay(self) -> bool:
+    def holds(self, term: int) -> bool:
+        """Whether what was this worker's in that term still is: since then the heartbeat has not lapsed."""
+        return self.may_work and self.term == term
+
+    def may_pay(self, term: int) -> bool:
         """Right before a paid call: with at least half of the fence left."""
-        return self.age < self._fence / 2
+        return self.holds(term) and self.age < self._fence / 2
 
     async def beat(self) -> bool:
         """Write the heartbeat when it is due. False: it could not be written."""
         if self.age < self.beat_every:
             return True
-        asked = self._monotonic()
+        asked = self._monotonic(), self._now()
         try:
-            await self._store.beat(self.worker, self._now())
+            await self._store.beat(self.worker, asked[1])
         except (SQLAlchemyError, OSError) as error:
             log.warning("heartbeat_not_written", error=type(error).__name__, may_work=self.may_work)
             return False
+        if not self.may_work:  # so long after the last one that others may have acted
+            self.term += 1
         self._beaten = asked  # not when the answer came: others count from the writing
         return True
 
     async def rescue(self) -> list[Job]:
         """Take over the jobs of workers that are gone, and those that were handed back."""
-        if not self.may_work or self._clock_jumped():
+        if self._clock_jumped() or not self.may_work:
             return []
         return await self._store.rescue(self.worker, stale=self._stale, now=self._now())
 

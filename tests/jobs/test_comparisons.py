@@ -16,6 +16,7 @@ from bot.jobs.comparing import Comparing
 from bot.jobs.comparisons import DRAWN_WITHIN, PROPOSED_FOR, TOGETHER_WITHIN, VOTING, Choice, Comparisons
 from bot.jobs.desk import Who
 from bot.jobs.machine import Broke, Charge, Job, Ready, State, StillRendering
+from bot.jobs.ownership import STALE
 from bot.jobs.tables import jobs
 from bot.providers.base import Picture, PictureRules
 from tests.jobs.world import PICTURE, World, make_menu
@@ -208,6 +209,36 @@ async def test_the_first_waits_for_the_second(world: World) -> None:
     assert (world.folder / f"{waiting.id}.mp4").exists()
     slow.released = True
     await work(world, 300, times=2)
+    assert len(world.announcer.posts) == 2
+    assert await world.audited() == []
+
+
+async def test_a_process_that_slept_before_the_post_leaves_it_to_who_has_the_clips_now(world: World) -> None:
+    """Nothing is begun and nothing posted; when the clips come back to it, they are posted together, once."""
+    slow = SlowSecond(world)
+    comparison_id = await start(world)
+    await work(world, 30, times=3)
+    for clip in world.folder.iterdir():
+        clip.unlink()  # so that the one that posts both has something to wait for
+
+    async def asleep() -> None:
+        world.clock.pass_by(minutes=10)
+        await world.store.beat("other", world.clock.now())
+        assert len(await world.store.rescue("other", stale=STALE, now=world.clock.now())) == 2
+        await world.engine._ownership.beat()
+
+    world.provider.on_fetch.extend([None, asleep])
+    slow.released = True
+    for _ in range(20):
+        if world.provider.on_fetch:
+            await work(world, 1)
+    assert not world.provider.on_fetch
+    comparison = await Comparisons(world.store).get(comparison_id)
+    assert comparison
+    assert (comparison.together_at, world.announcer.posts) == (None, [])
+
+    await work(world, 60, times=3)
+    assert {job.state for job in await pair(world, comparison_id)} == {State.DELIVERED}
     assert len(world.announcer.posts) == 2
     assert await world.audited() == []
 

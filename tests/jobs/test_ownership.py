@@ -1,17 +1,19 @@
 """The heartbeat and the fence: a worker that may be thought dead does no work, and takes nothing."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from bot.jobs.machine import State
+from bot.jobs.announcing import Pictures
+from bot.jobs.machine import Posted, Ready, State
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.store import Store
 from tests.conftest import Clock
 from tests.jobs.test_store import queued
-from tests.jobs.world import World
+from tests.jobs.world import FindingProvider, ScriptedProvider, World, make_world
 
 
 class Wall:
@@ -48,10 +50,45 @@ async def test_a_heartbeat_that_cannot_be_written_fences(
     wall.seconds += 8
     assert not await own.beat()
     assert own.may_work
-    assert not own.may_pay
+    assert not own.may_pay(own.term)
     wall.seconds += 8
     assert not await own.beat()
     assert not own.may_work
+
+
+async def test_a_machine_that_sleeps_is_fenced(store: Store, clock: Clock) -> None:
+    """A monotonic clock may stand still meanwhile; what was this worker's before may be another's after, however fresh the
+    heartbeat is by then."""
+    own = Ownership(store, "w1", now=clock.now, monotonic=Wall())
+    await own.beat()
+    before = own.term
+    assert own.holds(before)
+    assert own.may_pay(before)
+
+    clock.pass_by(minutes=10)
+    assert not own.may_work
+    assert not own.holds(before)
+    await own.beat()
+
+    assert own.may_work
+    assert not own.holds(before)
+    assert not own.may_pay(before)
+    assert own.may_pay(own.term)
+
+
+async def test_a_heartbeat_that_comes_in_time_changes_nothing(store: Store, clock: Clock) -> None:
+    """One term, however long."""
+    wall = Wall()
+    own = Ownership(store, "w1", now=clock.now, monotonic=wall)
+    await own.beat()
+    before = own.term
+
+    for _ in range(10):
+        wall.seconds += 14
+        clock.pass_by(seconds=14)
+        await own.beat()
+
+    assert own.may_pay(before)
 
 
 async def test_a_jump_of_the_clock_puts_rescues_off(store: Store, clock: Clock) -> None:
@@ -66,6 +103,7 @@ async def test_a_jump_of_the_clock_puts_rescues_off(store: Store, clock: Clock) 
 
     clock.pass_by(hours=1)
     wall.seconds += 1
+    await own.beat()
     assert await own.rescue() == []
     await store.beat("alive", clock.now())
     wall.seconds += 31
@@ -86,6 +124,7 @@ async def test_the_dead_are_found_after_the_jump(store: Store, clock: Clock) -> 
     await own.beat()
     await own.rescue()
     clock.pass_by(hours=1)
+    await own.beat()
     assert await own.rescue() == []
 
     wall.seconds += 31
@@ -122,8 +161,6 @@ async def test_a_process_held_up_before_the_paid_call_does_not_pay(world: World)
 
     async def frozen() -> Any:
         world.clock.pass_by(seconds=10)
-        from bot.jobs.announcing import Pictures
-
         return Pictures()
 
     world.announcer.on_pictures.append(frozen)
@@ -136,6 +173,46 @@ async def test_a_process_held_up_before_the_paid_call_does_not_pay(world: World)
     back = await world.now(job)
     assert (back.state, back.stumbles, back.cause) == (State.QUEUED, 0, None)
     assert world.provider.submits == []
+
+
+async def test_a_process_that_slept_before_the_paid_call_does_not_pay(world: World) -> None:
+    """Long enough for others to act on its job; that its heartbeat is fresh again makes it no more its own."""
+
+    async def asleep() -> Pictures:
+        world.clock.pass_by(minutes=10)
+        await world.store.rescue("other", stale=STALE, now=world.clock.now())
+        await world.engine._ownership.beat()
+        return Pictures()
+
+    world.announcer.on_pictures.append(asleep)
+    job = await world.ask()
+
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.UNSURE
+    assert world.provider.submits == []
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken over", "left"])
+async def test_a_process_that_slept_before_the_post_looks_again(world: World, *, taken: bool) -> None:
+    """Where another took the job and posted, there is no second post; where nobody did, there is one."""
+    job = await world.ask()
+    await world.engine.run_due()
+
+    async def asleep() -> None:
+        world.clock.pass_by(minutes=10)
+        if taken:
+            [other] = await world.store.rescue("other", stale=STALE, now=world.clock.now())
+            await world.store.advance(other, Posted(4711), world.clock.now())
+        await world.engine._ownership.beat()
+
+    world.provider.on_fetch.append(asleep)
+    world.clock.pass_by(minutes=1)
+    await world.engine.run_due()
+
+    found = await world.now(job)
+    assert (found.state, found.post_id) == (State.DELIVERED, 4711 if taken else 2001)
+    assert world.announcer.posts == ([] if taken else [job.id])
 
 
 async def test_a_slow_answer_still_counts(world: World) -> None:
@@ -156,6 +233,31 @@ async def test_a_slow_answer_still_counts(world: World) -> None:
 
     assert (await world.now(job)).provider_task == "paid-task"
     assert len(world.provider.submits) == 1
+
+
+@pytest.mark.parametrize("provider", [ScriptedProvider, FindingProvider], ids=["one by one", "together"])
+@pytest.mark.parametrize("state", [State.RENDERING, State.POSTING])
+async def test_what_others_took_over_is_left_to_them(
+    store: Store, clock: Clock, tmp_path: Path, provider: type[ScriptedProvider], state: State
+) -> None:
+    """Asleep for so long that its job is another's now, a process neither asks for it nor posts it beside the new owner."""
+    world = make_world(store, clock, tmp_path / "clips", provider=provider())
+    job = await world.ask()
+    await world.engine.run_due()
+    clock.pass_by(minutes=5)
+    await store.beat("other", clock.now())
+    [taken] = await store.rescue("other", stale=STALE, now=clock.now())
+    if state is State.POSTING:
+        await store.advance(taken, Ready("https://cdn.example/clip.mp4"), clock.now())
+    owned = await world.now(job)
+
+    await world.engine.run_due()
+    clock.pass_by(seconds=20)
+    await world.engine.run_due()
+
+    assert await world.now(job) == owned
+    assert (owned.state, owned.worker) == (state, "other")
+    assert (world.provider.checks, world.announcer.posts) == ([], [])
 
 
 def test_the_times_are_what_the_documentation_says(store: Store, clock: Clock) -> None:
