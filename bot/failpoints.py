@@ -1,11 +1,13 @@
-"""Named places where a test can end the process at once. They exist for the kill matrix, and do nothing else.
+"""Named places where a test can end or halt the process at once. They exist for the kill matrix, and do nothing else.
 
 After every await that changes the world stands a `reach("name")`. With ANIMATIC_FAIL_AT=name in the
-environment the process dies there as by SIGKILL; `name:3` lets it pass twice first.
-tests/test_kill_matrix.py dies at each and sees that nothing is lost and nothing is paid twice.
+environment the process dies there as by SIGKILL; `name:3` lets it pass twice first. With ANIMATIC_HALT_AT it stands still
+there, as a machine that sleeps, until somebody sends it SIGCONT.
+tests/test_kill_matrix.py dies at each, sleeps at each, and sees that nothing is lost and nothing is paid twice.
 """
 
 import os
+import signal
 
 FAIL_POINTS = (
     "desk.drafted",
@@ -47,14 +49,21 @@ FAIL_POINTS = (
 
 KILLED = 137  # as a shell tells of SIGKILL
 
-_name, _, _count = os.environ.get("ANIMATIC_FAIL_AT", "").partition(":")
+HALTED = "halted at a point"  # what such a process says on stderr before
+
+_halts = "ANIMATIC_HALT_AT" in os.environ
+_point = os.environ.get("ANIMATIC_HALT_AT" if _halts else "ANIMATIC_FAIL_AT", "")
+_name, _, _count = _point.partition(":")
 _left = int(_count) if _count.isdecimal() else 1
 
 
 def reach(name: str) -> None:
-    """End the process here when the environment asks for it."""
+    """End or halt the process here when the environment asks for it."""
     global _left
     if name == _name:
         _left -= 1
-        if _left <= 0:
+        if _left == 0 and _halts:
+            os.write(2, HALTED.encode())
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif _left == 0:
             os._exit(KILLED)

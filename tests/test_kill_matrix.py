@@ -1,7 +1,8 @@
-"""Worker processes that die at the worst moments: nothing is lost, nothing is paid twice.
+"""Worker processes that die, or sleep, at the worst moments: nothing is lost, nothing is paid twice.
 
 Real `animatic worker` processes work on one database, against a Discord and a gateway on loopback that
-count. Each row of the matrix ends one of them at a fail point, and lets others recover.
+count. Each row of the matrix ends one of them at a fail point, and lets others recover; or it halts one there until others
+have taken its job over, and wakes it.
 """
 
 import ast
@@ -28,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot import __main__ as root
 from bot.config import load
-from bot.failpoints import FAIL_POINTS, KILLED
+from bot.failpoints import FAIL_POINTS, HALTED, KILLED
 from bot.jobs.audit import audit
 from bot.jobs.comparisons import Comparison, Comparisons
 from bot.jobs.machine import OPEN, Job, State
@@ -141,6 +142,21 @@ ROWS = [
     for row in ([f"{point}:{n}" for n, _ in enumerate(PASSES[point], 1)] if point in PASSES else [point])
     if EVERY_ROW or route == "makevid" or row in IN_DOUBT | ROUTES_DIFFER
 ]
+# A process that sleeps until others have taken its job over. Inside of a transaction only on PostgreSQL: SQLite has one writer.
+SLEEPING_ROWS = [
+    (route, row)
+    for route, row in ROWS
+    if not row.startswith("desk.") and row not in AT_STOP
+    if EVERY_ROW
+    or (route, row)
+    in {
+        ("makevid", "engine.pictures"),
+        ("makevid", "engine.paying"),
+        ("makevid", "announcer.fitted"),
+        ("makevid", "store.uncommitted:2"),
+    }
+]
+UNPAID = {"engine.claimed", "engine.pictures"}  # who wakes here pays no more: others made a doubt of it
 
 MAY_MOVE = {
     (None, State.DRAFT),
@@ -249,7 +265,9 @@ class Site:
     async def ask(self, prompt: str = "waves") -> Job:
         return await animate(self.animatic, self.channel, prompt)
 
-    async def start(self, machine: str, *, fail_at: str = "", program: tuple[str, ...] = ()) -> Forked:
+    async def start(
+        self, machine: str, *, fail_at: str = "", halt_at: str = "", program: tuple[str, ...] = ()
+    ) -> Forked:
         """A worker on that machine, or another program of ours."""
         config = self.config(machine)
         (self.folder / machine / "alive").unlink(missing_ok=True)
@@ -257,10 +275,24 @@ class Site:
         process = Forked(
             program or ("bot", "worker", "--config", str(config)),
             log=self.folder / f"{machine}-{len(self.processes)}.log",
-            environment={**environment, "PYTHONPATH": str(ROOT), "ANIMATIC_FAIL_AT": fail_at},
+            environment={
+                **environment,
+                "PYTHONPATH": str(ROOT),
+                **({"ANIMATIC_HALT_AT": halt_at} if halt_at else {"ANIMATIC_FAIL_AT": fail_at}),
+            },
         )
         self.processes.append(process)
         return process
+
+    async def wake(self, process: Forked) -> None:
+        """Let it go on from there, until it has written its heartbeat again, as the other one does."""
+        process.send_signal(signal.SIGCONT)
+
+        async def both_live() -> bool:
+            heard = await self.animatic.store.heard_of(root.system_clock())
+            return sum(ago < timedelta(seconds=STALE_SECONDS / 2) for ago in heard.values()) == 2
+
+        await until_async(both_live)
 
     async def stop(self, machine: str, process: Forked) -> int:
         """SIGTERM, as soon as the process listens to it; its exit code."""
@@ -397,7 +429,39 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
 
     assert all(process.returncode is not None for process in site.processes)
     assert "Traceback" not in site.logs(), site.logs()
-    await check(site, job, row)
+    await check(site, job, doubt=row in IN_DOUBT and site.route == "makevid", queued=row not in NEVER_QUEUED)
+    assert len(site.provider.creates) <= 1
+    if row in NEVER_QUEUED:
+        cards = [json.dumps(message.data["components"]) for message in site.messages()]
+        assert ["Cancelled" in card and "custom_id" not in card for card in cards] == (
+            [True] if row == "desk.card_posted" else []
+        )
+
+
+async def sleep_and_wake(site: Site, row: str, opening: asyncio.Lock) -> None:
+    """One row: a process stands still at the point, another one takes over; then the first goes on as if nothing were."""
+    after = AFTER[site.route]
+    job = await site.ask()
+    if row in PRIVATELY:
+        posting = f"/channels/{site.channel}/messages"
+        site.discord.faults += [Fault("POST", posting, status=403, code=50013) for _ in range(2)]
+    if row in after:
+        before = await site.start("before", fail_at=after[row])
+        assert await asyncio.wait_for(before.wait(), 60) == KILLED
+    sleeping = await site.start("first", halt_at=row)
+    await until(lambda: HALTED in site.logs())
+    other = await site.start("second")
+    sure = set(State) - OPEN
+    doubted = site.route == "makevid" and row in IN_DOUBT
+    await site.ended(job, *({State.UNSURE} if doubted else sure))
+    await site.wake(sleeping)
+
+    unpaid = doubted and row in UNPAID
+    job = await site.ended(job, *({State.UNSURE} if unpaid else sure))
+    assert [await site.stop("first", sleeping), await site.stop("second", other)] == [0, 0], site.logs()
+    [job] = await site.animatic.store.many([job.id])
+    assert len(site.provider.tasks) == (not unpaid)
+    await check(site, job, doubt=unpaid)
 
 
 async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.Lock) -> None:
@@ -555,25 +619,22 @@ async def found_by_audit(site: Site) -> list[str]:
     return [f"{found.invariant} {found.what}" async for found in looked if not found.notice]
 
 
-async def check(site: Site, job: Job, row: str) -> None:
+async def check(site: Site, job: Job, *, doubt: bool, queued: bool = True) -> None:
+    """What must be true at the end of every row, however its processes fared."""
     money = await site.animatic.store.money(job.id)
-    if row in NEVER_QUEUED:
+    if not queued:
         assert job.state is State.CANCELLED
         assert money == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
-        assert len(site.provider.creates) == 0
-        cards = [json.dumps(message.data["components"]) for message in site.messages()]
-        assert ["Cancelled" in card and "custom_id" not in card for card in cards] == (
-            [True] if row == "desk.card_posted" else []
-        )
-    elif row in IN_DOUBT and site.route == "makevid":
+        assert len(site.provider.tasks) == 0
+    elif doubt:
         assert job.state is State.UNSURE
         assert money == {"reserve": PRICE_CENTS}
-        assert len(site.provider.creates) <= 1
+        assert len(site.provider.tasks) <= 1
         assert site.posts() == []
     else:
         assert job.state is State.DELIVERED
         assert money == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
-        assert len(site.provider.creates) == 1
+        assert len(site.provider.tasks) == 1
         posts = [post for post in site.discord.posts() if job.id in json.dumps(post.data["components"])]
         assert [(post.id, post.channel_id) for post in posts] == [(job.post_id, job.posted_in)]
     assert await found_by_audit(site) == []
@@ -597,6 +658,18 @@ async def test_a_process_may_die_anywhere(
         tmp_path,
         {f"{route} {row}": (route, partial(die_and_recover, row=row)) for route, row in ROWS},
     )
+
+
+async def test_a_process_may_sleep_anywhere(
+    database: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+) -> None:
+    """One create, one post, balanced money also where a process goes on with what others took over meanwhile."""
+    rows = {
+        f"{route} {row}, asleep": (route, partial(sleep_and_wake, row=row))
+        for route, row in SLEEPING_ROWS
+        if not (row.startswith("store.") and "sqlite" in database)
+    }
+    await live_through_all(database, discord, clip, tmp_path, rows)
 
 
 async def test_a_process_may_die_anywhere_in_a_comparison(

@@ -1,6 +1,6 @@
 """What the desk and the engine need from whoever talks to people; `bot.ui.announcer` is the one in Discord."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,10 @@ class CannotPost(Exception):
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+Ours = Callable[[], bool]
+"""Whether a job is still this process's to post: asked right before the message is sent; where not, PostLater is raised."""
 
 
 class PostLater(Exception):
@@ -100,7 +104,7 @@ class Announcer(Protocol):
         """
         ...
 
-    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+    async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         """Post the clip, made to fit the server's upload limit. Raises CannotPost or PostLater."""
         ...
 
@@ -110,6 +114,7 @@ class Announcer(Protocol):
         clips: tuple[tuple[Job, Path], tuple[Job, Path]],
         pictures: Pictures,
         closes_at: datetime,
+        ours: Ours,
     ) -> int:
         """Post both clips of a comparison in one message, in the order of their labels; the message id.
 
@@ -123,7 +128,7 @@ class Announcer(Protocol):
         """Draw the models' names and the votes into the post. Whether nothing is left to do. Never raises."""
         ...
 
-    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause, ours: Ours) -> tuple[int, int]:
         """Send the clip to its asker, because `cause` keeps it out of the channel; the channel and message id.
 
         One sent before is found, not doubled. Raises CannotPost or PostLater.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
@@ -20,7 +21,7 @@ import structlog
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
-from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.announcing import Announcer, CannotPost, Ours, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.comparisons import DRAWN_WITHIN, VOTING, Comparison, Comparisons, Pair, Step
 from bot.jobs.health import FOR_THE_OWNER, Health, Trouble
 from bot.jobs.machine import (
@@ -656,12 +657,13 @@ class Engine:
         if not self._folder.is_dir():
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         clip = self._clip_of(job)
+        ours = partial(self._ownership.holds, term)
         outcome: Outcome
         try:
-            place = await self._compared(job, clip, term) if job.comparison_id else job
+            place = await self._compared(job, clip, ours) if job.comparison_id else job
             if isinstance(place, Job):
                 job = place
-                place = await self._post(job, clip, term, again=again)
+                place = await self._post(job, clip, ours, again=again)
             if place is None:
                 return
             outcome = Posted(place)
@@ -678,7 +680,7 @@ class Engine:
         except PostLater as later:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
-            outcome = await self._deliver_elsewhere(job, clip, refused.cause)
+            outcome = await self._deliver_elsewhere(job, clip, refused.cause, ours)
         except Exception:  # a full disk, a dead encoder: it may pass, and is not tried at full speed
             log.exception("delivery_failed")
             outcome = self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
@@ -690,18 +692,13 @@ class Engine:
             await asyncio.to_thread(clip.unlink, missing_ok=True)
             reach("engine.cleared")
 
-    async def _post(self, job: Job, clip: Path, term: int, *, again: bool) -> int | None:
-        """The message with the clip. None: it may be another's by now, and is looked at anew."""
+    async def _post(self, job: Job, clip: Path, ours: Ours, *, again: bool) -> int:
         post_id = await self._announcer.find_post(job) if again else None
         reach("engine.found")
         if post_id is None:
             await self._fetch(job, clip)
             reach("engine.fetched")
-            pictures = await self._pictures_for_post(job)
-            if not self._ownership.holds(term):
-                self._schedule.soon(job.id, timedelta(0))
-                return None
-            post_id = await self._announcer.post(job, clip, pictures)
+            post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job), ours)
             reach("engine.posted")
         return post_id
 
@@ -710,7 +707,7 @@ class Engine:
             assert job.clip_url is not None
             await self._route(job).fetch(job.clip_url, clip)
 
-    async def _compared(self, job: Job, clip: Path, term: int) -> Job | int | None:
+    async def _compared(self, job: Job, clip: Path, ours: Ours) -> Job | int | None:
         """What a finished clip of a comparison does: the message that has both; the job, to be posted by itself; or
         None, to wait for the other one."""
         pair = await self._comparisons.pair(job)
@@ -720,7 +717,7 @@ class Engine:
             case Step.JOIN:
                 return pair.comparison.post_id
             case Step.POST_BOTH:
-                return await self._post_both(pair, clip, term)
+                return await self._post_both(pair, clip, ours)
             case Step.WAIT:
                 await self._wait_for_other(pair, clip)
                 return None
@@ -741,7 +738,7 @@ class Engine:
         ):
             self.hint(other.id)
 
-    async def _post_both(self, pair: Pair, clip: Path, term: int) -> int | None:
+    async def _post_both(self, pair: Pair, clip: Path, ours: Ours) -> int | None:
         """Post this job's clip and the other one in one message; that message. None: not now.
 
         Raises what `post` raises, except CannotPost: then each clip goes its own way.
@@ -758,14 +755,16 @@ class Engine:
             return None
         reach("engine.other_fetched")
         began = self._now()
-        if not self._ownership.holds(term) or not await self._comparisons.begin(comparison.id, began):
+        if not await self._comparisons.begin(comparison.id, began):
             self._schedule.soon(job.id, timedelta(0))
             return None
         reach("engine.pair_begun")
         clips = ((job, clip), (other, self._clip_of(other)))
         pictures = await self._pictures_for_post(job)
         try:
-            post_id = await self._announcer.post_together(comparison.id, clips, pictures, began + VOTING)
+            post_id = await self._announcer.post_together(
+                comparison.id, clips, pictures, began + VOTING, ours
+            )
             reach("engine.pair_posted")
         except CannotPost as refused:
             log.warning("comparison_not_posted", comparison=comparison.id, cause=refused.cause)
@@ -820,7 +819,7 @@ class Engine:
     def _clip_of(self, job: Job) -> Path:
         return self._folder / f"{job.id}.mp4"
 
-    async def _deliver_elsewhere(self, job: Job, clip: Path, cause: Cause) -> Outcome:
+    async def _deliver_elsewhere(self, job: Job, clip: Path, cause: Cause, ours: Ours) -> Outcome:
         """The last steps of the ladder: from the channel for results back to where it was asked for; to the asker,
         where the channel does not take it; else the clip is kept."""
         if cause not in OUT_OF_THE_CHANNEL:
@@ -828,7 +827,7 @@ class Engine:
         if job.asked_in != job.channel_id and job.redelivered_at is None:
             return SentBack()
         try:
-            channel_id, post_id = await self._announcer.post_privately(job, clip, cause)
+            channel_id, post_id = await self._announcer.post_privately(job, clip, cause, ours)
             reach("engine.posted_privately")
         except CannotPost:
             return CouldNotPost(cause)

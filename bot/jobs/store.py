@@ -105,6 +105,7 @@ MOST_AT_ONCE = 100
 MOST_RESCUED = 500
 MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests
+MOST_IDLE_MS = 5000  # within a transaction, on PostgreSQL: a third of the fence, so that who waits for a lock stays alive
 CHANNEL = "animatic"
 ADMISSION_LOCK = 1
 GUILDS_LOCK = 2
@@ -1148,8 +1149,12 @@ async def open_store(
     if make_url(url).get_backend_name() == "sqlite":
         engine = sqlite_engine(url, read_only=read_only, **options)
     else:
+        # A process that falls asleep in a transaction must not keep its locks from all others.
+        limits = {"server_settings": {"idle_in_transaction_session_timeout": str(MOST_IDLE_MS)}}
         # Each statement for itself, unless a transaction is asked for: half the round trips, for the ping as well.
-        engine = create_async_engine(url, pool_pre_ping=True, isolation_level="AUTOCOMMIT", **options)
+        engine = create_async_engine(
+            url, pool_pre_ping=True, isolation_level="AUTOCOMMIT", connect_args=limits, **options
+        )
         if read_only:
             engine = engine.execution_options(postgresql_readonly=True)
     try:

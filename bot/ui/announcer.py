@@ -25,7 +25,7 @@ import structlog
 
 from bot.errors import Cause
 from bot.failpoints import reach
-from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.announcing import CannotPost, Ours, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget
 from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
@@ -239,7 +239,7 @@ class DiscordAnnouncer:
             raise PostLater(Cause.DISCORD_DOWN) from error
         return None
 
-    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+    async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         taken = (self._now() - job.created_at).total_seconds()
         settings = await self._settings_of(job.guild_id)
         view = partial(
@@ -255,7 +255,7 @@ class DiscordAnnouncer:
         files = partial(_picture_files, job, pictures)
         clips_by_name = {_clip_file(job): clip}
         return await self._upload(
-            job, clips_by_name, view, files, await self._upload_limit(job), post_nonce(job)
+            job, clips_by_name, view, files, await self._upload_limit(job), post_nonce(job), ours
         )
 
     async def post_together(
@@ -264,6 +264,7 @@ class DiscordAnnouncer:
         clips: tuple[tuple[Job, Path], tuple[Job, Path]],
         pictures: Pictures,
         closes_at: datetime,
+        ours: Ours,
     ) -> int:
         (a, _), (b, _) = clips
         view = partial(
@@ -278,7 +279,8 @@ class DiscordAnnouncer:
         )
         originals = {_clip_file(job): clip for job, clip in clips}
         files = partial(_picture_files, a, pictures)
-        return await self._upload(a, originals, view, files, await self._upload_limit(a), post_nonce(a, "v"))
+        limit = await self._upload_limit(a)
+        return await self._upload(a, originals, view, files, limit, post_nonce(a, "v"), ours)
 
     async def show_result(
         self, comparison: Comparison, jobs: tuple[Job, Job], votes: Mapping[Choice, int]
@@ -308,7 +310,7 @@ class DiscordAnnouncer:
         )
         return await self._try("result_not_shown", edit)
 
-    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause, ours: Ours) -> tuple[int, int]:
         try:
             channel = await self._bot.create_dm(discord.Object(job.asker_id))
             async for message in channel.history(limit=LOOK_BACK):
@@ -323,7 +325,7 @@ class DiscordAnnouncer:
         view = partial(cards.private_post, job, self._menu, _clip_file(job), cause)
         limit = DEFAULT_UPLOAD_LIMIT - REQUEST_ROOM
         return channel.id, await self._upload(
-            job, {_clip_file(job): clip}, view, list, limit, post_nonce(job, "d"), channel.id
+            job, {_clip_file(job): clip}, view, list, limit, post_nonce(job, "d"), ours, channel.id
         )
 
     async def _upload(
@@ -334,6 +336,7 @@ class DiscordAnnouncer:
         pictures: Callable[[], list[discord.File]],
         limit: int,
         nonce: str,
+        ours: Ours,
         channel_id: int | None = None,
     ) -> int:
         """The clips, by file name, in one message, made smaller until Discord takes each of them."""
@@ -350,6 +353,8 @@ class DiscordAnnouncer:
                 reach("announcer.fitted")
                 try:
                     files = [discord.File(path, name) for name, path in fitted.items()] + pictures()
+                    if not ours():  # this process slept: another may have posted meanwhile
+                        raise PostLater(Cause.INTERRUPTED)
                     message = await self._send(job, view(), files, nonce, ping=True, channel_id=channel_id)
                 except TooLarge:
                     sizes = [(await asyncio.to_thread(path.stat)).st_size for path in fitted.values()]

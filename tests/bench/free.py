@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from bot.errors import Cause
-from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.announcing import Ours, Pictures, Waiting
 from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import Ask, Desk, Who
 from bot.jobs.engine import Engine
@@ -99,7 +99,7 @@ class SilentAnnouncer:
     async def find_post(self, job: Job) -> int | None:
         return None
 
-    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+    async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         return next(self._ids)
 
     async def post_together(
@@ -108,6 +108,7 @@ class SilentAnnouncer:
         clips: tuple[tuple[Job, Path], tuple[Job, Path]],
         pictures: Pictures,
         closes_at: datetime,
+        ours: Ours,
     ) -> int:
         return next(self._ids)
 
@@ -116,7 +117,7 @@ class SilentAnnouncer:
     ) -> bool:
         return True
 
-    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause, ours: Ours) -> tuple[int, int]:
         return 1, next(self._ids)
 
     async def finish(self, job: Job) -> bool:

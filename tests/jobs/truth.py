@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
-from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
+from bot.jobs.announcing import CannotPost, Ours, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.desk import Desk
 from bot.jobs.engine import Engine
 from bot.jobs.health import Health, Trouble
@@ -26,7 +26,7 @@ from bot.jobs.models import Menu, Model, Way
 from bot.jobs.ownership import STALE
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, PictureRules
-from tests.jobs.world import PICTURE
+from tests.jobs.world import PICTURE, require
 
 NONCE_WINDOW = timedelta(seconds=1)  # far shorter than Discord's: whoever comes later has to look
 CAN = Capabilities(seconds=(5,), text_only=True, deadline=timedelta(minutes=15))
@@ -257,8 +257,9 @@ class Channel:
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         return self._post(_next(self.on_card), f"{job.id}c", self.cards, job)
 
-    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+    async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         assert clip.read_bytes() == b"clip"
+        require(ours)
         return self._post(_next(self.on_post), f"{job.id}p", self.posts, job)
 
     def _post(self, how: str | None, nonce: str, shelf: dict[int, str], job: Job) -> int:
@@ -276,12 +277,13 @@ class Channel:
             raise PostLater(Cause.DISCORD_DOWN)
         return self.posts_of.get(job.id)
 
-    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause, ours: Ours) -> tuple[int, int]:
         """A direct message; some people take none, and the others see one of each clip."""
         if job.asker_id % 2:
             raise CannotPost(cause)
         assert clip.read_bytes() == b"clip"
         found = self.posts_of.get(job.id)
+        require(ours)
         return 77, found or self._post(_next(self.on_post), f"{job.id}d", self.posts, job)
 
     async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import Cause
-from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.announcing import Ours, Pictures, PostLater, Waiting
 from bot.jobs.audit import Finding, audit
 from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import Ask, Desk, Who
@@ -109,6 +109,11 @@ async def _next(script: deque[Any], usual: Any) -> Any:
     return answer
 
 
+def require(ours: Ours) -> None:
+    if not ours():
+        raise PostLater(Cause.INTERRUPTED)
+
+
 @dataclass
 class NotingAnnouncer:
     """Keeps what people would see: the last drawing of each job's card, and the posts."""
@@ -173,8 +178,9 @@ class NotingAnnouncer:
         await _next(self.on_find, None)
         return self.found
 
-    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+    async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         await _next(self.on_post, None)
+        require(ours)
         assert clip.read_bytes() == b"clip"
         self.posts.append(job.id)
         return 2000 + len(self.posts)
@@ -185,8 +191,10 @@ class NotingAnnouncer:
         clips: tuple[tuple[Job, Path], tuple[Job, Path]],
         pictures: Pictures,
         closes_at: datetime,
+        ours: Ours,
     ) -> int:
         await _next(self.on_post, None)
+        require(ours)
         assert all(clip.read_bytes() == b"clip" for _, clip in clips)
         self.posts += [job.id for job, _ in clips]
         return 4000 + len(self.posts)
@@ -199,8 +207,9 @@ class NotingAnnouncer:
         assert isinstance(answer, bool)
         return answer
 
-    async def post_privately(self, job: Job, clip: Path, cause: Cause) -> tuple[int, int]:
+    async def post_privately(self, job: Job, clip: Path, cause: Cause, ours: Ours) -> tuple[int, int]:
         await _next(self.on_private, None)
+        require(ours)
         self.private.append(job.id)
         return 77, 3000 + len(self.private)
 

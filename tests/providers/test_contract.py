@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
-from bot.jobs.announcing import Pictures, Waiting
+from bot.jobs.announcing import Ours, Pictures, Waiting
 from bot.jobs.engine import Engine
 from bot.jobs.health import FOR_THE_OWNER, Health
 from bot.jobs.machine import Absent, Accepted, Broke, CardPosted, Charge, Job, Ready, State, StillRendering
@@ -346,7 +346,7 @@ class Board(NotingAnnouncer):
         assert self.request
         return Pictures(first=self.request.picture, last=self.request.end_picture)
 
-    async def post(self, job: Job, clip: Path, pictures: Pictures) -> int:
+    async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         assert self.clip in (None, clip.read_bytes())
         self.posts.append(job.id)
         return 2000 + len(self.posts)

@@ -309,7 +309,7 @@ async def test_a_direct_message_is_not_sent_twice(town: Town) -> None:
     first = await town.job()
 
     channel_id, post_id = await town.animatic.engine._announcer.post_privately(
-        job, kept(town, job), Cause.NO_PERMISSION
+        job, kept(town, job), Cause.NO_PERMISSION, lambda: True
     )
 
     assert (channel_id, post_id) == (first.post_channel_id, first.post_id)
