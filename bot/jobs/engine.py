@@ -362,6 +362,11 @@ class Engine:
             elif job.state is State.UNSURE:
                 self._doubt(job, timedelta(0))
 
+        # Those taken over by a commit whose answer was lost.
+        owned = await self._store.owned(self._ownership.worker)
+        for job in await self._store.many(owned - self._in_hand - self._schedule.due.keys()):
+            self._schedule.follow(job)
+
         for job in await self._store.with_a_card_left(now - FINISHED_WITHIN):
             if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
                 self._start(self._finish(job), job.id)
@@ -623,7 +628,7 @@ class Engine:
     async def _look_up(self, job_id: str) -> None:
         """Was the paid call of an unsure job taken? Asked soon, then ever more seldom, until somebody knows."""
         looks, _ = self._looks[job_id]
-        self._looks[job_id] = (looks + 1, self._now() + min(FIRST_LOOK * 2**looks, LONGEST_PAUSE))
+        self._looks[job_id] = (looks + 1, self._now() + min(FIRST_LOOK * 2 ** min(looks, 10), LONGEST_PAUSE))
         job = await self._store.get(job_id)
         if job is None or job.state is not State.UNSURE or job.reference is None:
             del self._looks[job_id]
@@ -647,8 +652,10 @@ class Engine:
                 outcome = Refused(job.cause or Cause.NO_ANSWER)
             try:
                 await self._settle(job, outcome)
-            except AlreadyThere:  # the member has queued the clip once more meanwhile: one of them is enough
-                await self._settle(job, Refused(job.cause or Cause.NO_ANSWER))
+            except AlreadyThere:  # the member has queued the clip once more meanwhile
+                if isinstance(outcome, Absent):  # one of them is enough
+                    await self._settle(job, Refused(job.cause or Cause.NO_ANSWER))
+                # What is there is paid: it stays in doubt until the other take has ended, and is looked up again.
 
     async def _deliver(self, job: Job, term: int, *, again: bool) -> None:
         """Download and post a job that was ours in that term. `again`: somebody, here or elsewhere, may have posted it
@@ -886,8 +893,8 @@ class Engine:
         if moved is None and isinstance(outcome, Accepted):
             moved = await self._adopt(job, outcome)
         if moved is None:
+            # Perhaps by another task of this process: what is no more ours is dropped when it is next due.
             log.info("job_moved_elsewhere", outcome=type(outcome).__name__)
-            self._schedule.drop(job.id)
             return None
         log.info("job_moved", outcome=type(outcome).__name__, state=moved.state, cause=moved.cause)
         self._schedule.follow(moved)

@@ -50,6 +50,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bot.errors import Cause
@@ -405,6 +406,13 @@ class Store:
         async with self._reads.connect() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
+    async def owned(self, worker: str) -> set[str]:
+        """The ids of the jobs that render or are posted under this worker."""
+        states = jobs.c.state.in_((State.RENDERING, State.POSTING))
+        query = select(jobs.c.id).where(IS_OPEN, jobs.c.worker == worker, states)
+        async with self._reads.connect() as connection:
+            return set((await connection.execute(query)).scalars())
+
     async def with_a_card_left(self, since: datetime) -> list[Job]:
         """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
         query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
@@ -759,7 +767,7 @@ class Store:
         """One transaction, whole again on serialisation and connection errors: for so long, or for ever."""
         result: list[T] = []
         async for attempt in stamina.retry_context(
-            on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0
+            on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0, wait_jitter=0.1
         ):
             with attempt:
                 async with self._turn(), self._writes.begin() as connection:
@@ -977,7 +985,9 @@ def _next_in_line() -> Select[Any]:
         .order_by(line.c.turn, line.c.created_at, line.c.id)
         .limit(case((free <= 0, 0), (free > most, most), else_=free))
     )
-    waiting = select(jobs).where(jobs.c.id.in_(first)).order_by(jobs.c.created_at)
+    # Once more what they must be: one may be called off before its row is locked, and only the row is looked at again.
+    still = (jobs.c.state == State.QUEUED, jobs.c.route == _ROUTE)
+    waiting = select(jobs).where(jobs.c.id.in_(first), *still).order_by(jobs.c.created_at)
     return waiting.with_for_update(skip_locked=True)
 
 
@@ -1112,7 +1122,9 @@ def _line(
     return query.subquery()
 
 
-SERIALISATION = {"40001", "40P01"}  # PostgreSQL: serialization failure, deadlock
+# PostgreSQL: serialization failure, deadlock; a standby that does not write yet; a lock that was not to be had
+AGAIN = {"40001", "40P01", "25006", "55P03"}
+AWAY = ("08", "53", "57")  # classes: no connection, no resources (disk, memory, connections), shut down
 
 
 def _may_pass(error: Exception) -> bool:
@@ -1120,8 +1132,8 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, DBAPIError):
         code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
         known = isinstance(error, OperationalError | InterfaceError)
-        return known or error.connection_invalidated or code in SERIALISATION or str(code)[:2] in ("08", "57")
-    return isinstance(error, OSError)
+        return known or error.connection_invalidated or code in AGAIN or str(code)[:2] in AWAY
+    return isinstance(error, OSError | PoolTimeoutError)
 
 
 def job_of(row: Row[Any]) -> Job:

@@ -103,6 +103,48 @@ async def test_while_nobody_can_tell_it_is_asked_ever_more_seldom(
     assert (await world.now(job)).state is State.FAILED
 
 
+async def test_who_cannot_be_asked_is_asked_for_a_whole_day(world: World, finding: FindingProvider) -> None:
+    """Every five minutes in the end, and the clip that turns up after a night is posted."""
+    finding.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    finding.on_find.extend([ProviderUnsure(Cause.NO_ANSWER)] * 200)
+    finding.on_find.append(Accepted("task-77"))
+    job = await world.ask()
+
+    for _ in range(210):
+        await world.engine.run_due()
+        world.clock.pass_by(minutes=5)
+
+    assert len(finding.finds) == 201
+    assert (await world.now(job)).state is State.DELIVERED
+
+
+async def test_what_is_found_waits_until_the_same_clip_is_not_open_twice(
+    world: World, finding: FindingProvider
+) -> None:
+    """The member asked once more while nobody knew: both are paid then, and both are posted, one after the other."""
+    parent = await world.ask()
+    for _ in range(2):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=20)
+    finding.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    finding.on_find.extend([ProviderUnsure(Cause.NO_ANSWER), *[Accepted("task-77")] * 20])
+    finding.on_check.extend([{}] * 5)
+    who = Who(id=3, channel_id=10, guild_id=1)
+    doubted = await world.desk.again(who, await world.now(parent))
+    await world.engine.run_due()
+    assert (await world.now(doubted)).state is State.UNSURE
+    other = await world.desk.again(who, await world.now(parent))
+
+    for _ in range(30):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=20)
+        states = {(await world.now(job)).state for job in (doubted, other)}
+        assert State.FAILED not in states
+
+    assert states == {State.DELIVERED}
+    assert await world.store.money(doubted.id) == {"reserve": 35, "charge": 35}
+
+
 async def test_what_a_dead_worker_left_in_its_paid_call_is_looked_up(
     world: World, finding: FindingProvider
 ) -> None:

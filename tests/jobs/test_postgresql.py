@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -174,6 +175,59 @@ async def test_two_processes_that_move_the_same_jobs_share_them(server: Server, 
             1
         ] * 60
         assert {len(await here.history(job.id)) for job in some} == {2}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_job_called_off_while_it_is_claimed_is_left_in_peace(database: str, clock: Clock) -> None:
+    """Between the look at the line and the lock on the row: the others are claimed all the same."""
+    address = make_url(database).set(drivername="postgresql").render_as_string(False)
+    async with (
+        open_store(database) as here,
+        open_store(database) as there,
+        asyncpg.create_pool(address, min_size=1, max_size=1) as pool,
+        pool.acquire() as gate,
+        asyncio.timeout(PATIENCE),
+    ):
+        leaving, staying = await queued(here, clock, asker_id=1), await queued(here, clock, asker_id=2)
+        await gate.execute(WAIT_AT_THE_NOTES)
+        await gate.execute("SELECT pg_advisory_lock(77)")
+        claiming = asyncio.create_task(here.claim("makevid", slots=5, worker="w", now=clock.now()))
+        while not await gate.fetchval("SELECT count(*) FROM pg_locks WHERE objid = 77 AND NOT granted"):
+            assert not claiming.done()
+
+        assert await there.advance(leaving, Cancelled(), clock.now())
+        await gate.execute("SELECT pg_advisory_unlock(77)")
+
+        assert [job.id for job in await claiming] == [staying.id]
+
+
+# Whoever looks whether all is paused waits until the lock 77 is free.
+WAIT_AT_THE_NOTES = """
+    CREATE FUNCTION waiting() RETURNS bool VOLATILE LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM pg_advisory_lock(77); PERFORM pg_advisory_unlock(77); RETURN false;
+    END $$;
+    ALTER TABLE notes RENAME TO all_notes;
+    INSERT INTO all_notes VALUES ('paused', '');
+    CREATE VIEW notes AS SELECT * FROM all_notes WHERE waiting();
+"""
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_what_passes_is_asked_for_again(database: str) -> None:
+    """A full disk, too many connections, a standby that does not write yet: a paid answer in hand is not let go."""
+    codes = ["40001", "40P01", "25006", "55P03", "53100", "53300", "57P03", "08006"]
+    asked: list[str] = []
+
+    async def work(code: str, connection: AsyncConnection) -> None:
+        asked.append(code)
+        if asked.count(code) == 1:
+            await connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$"))
+
+    async with open_store(database) as store, asyncio.timeout(PATIENCE):
+        for code in codes:
+            await store.writing(partial(work, code))
+
+    assert asked == [code for code in codes for _ in range(2)]
 
 
 async def test_who_is_alive_is_decided_by_the_databases_clock(server: Server, clock: Clock) -> None:
