@@ -76,7 +76,9 @@ class Lineage(StrEnum):
     CONTINUE = "continue"
 
 
-@dataclass(frozen=True, kw_only=True)  # without slots: they make a copy of so many fields twenty times as slow
+@dataclass(
+    frozen=True, kw_only=True
+)  # without slots: they make a copy of so many fields twenty times as slow
 class Job:
     """One paid clip, from the command to the post; exactly one row of the table `jobs`.
 

@@ -11,12 +11,20 @@ import secrets
 import sys
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
-from operator import itemgetter
 from typing import Any, TypeVar
 
 import stamina
@@ -26,11 +34,11 @@ from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import (
+    CTE,
     BigInteger,
     BindParameter,
     ColumnElement,
     Connection,
-    Insert,
     Integer,
     Row,
     Select,
@@ -44,6 +52,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -117,7 +126,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 Move = tuple[Job, Job, Outcome]
 Request = tuple[Job, Callable[["Load"], None], Collection[Budget]]
-COLUMNS = tuple(column.name for column in fields(Job))
+WRITTEN = {  # columns of which the database gives no value by itself
+    table: tuple(column.name for column in table.c if column.autoincrement is not True)
+    for table in (jobs, events, ledger)
+}
 # The very strings that code asks for fields by: others would be found more slowly.
 IN_ROWS = tuple(sys.intern(str(column.name)) for column in jobs.c)
 
@@ -222,10 +234,7 @@ class Store:
                 load = await tally.load(job.asker_id)
                 admit(job, replace(load, spent=await tally.spent(job, budgets)))
                 tally.admit(job)
-            await connection.execute(
-                insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
-            )
-            await _record(connection, [(None, job, None) for job in new])
+            await _record(connection, new)
 
         try:
             await self._write(work, seconds=ACCEPT_SECONDS)
@@ -814,10 +823,7 @@ class Store:
                     answers.append(job)
                     tally.admit(job)
             if new := [job for job in answers if isinstance(job, Job)]:
-                await connection.execute(
-                    insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in new]
-                )
-                await _record(connection, [(None, job, None) for job in new])
+                await _record(connection, new)
             return answers
 
         try:
@@ -841,7 +847,7 @@ class Store:
         moved first: nothing of it was written."""
         asked: dict[str, Move] = {}
         together: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-        for job, moved, outcome in moves:
+        for job, moved, outcome in sorted(moves, key=lambda move: move[0].id):
             if job.id in asked:  # of two at the same moment, the first
                 continue
             asked[job.id] = job, moved, outcome
@@ -854,32 +860,50 @@ class Store:
             }
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
             together[tuple(changed)].append(changed | guard)
+        change = self._change_at_once if self._postgresql else self._change
         saved: set[str] = set()
         for columns, rows in together.items():
-            saved.update(await self._change(connection, columns, rows))
-        if written := [move for job_id, move in asked.items() if job_id in saved]:
-            await _record(connection, written)
-        for _ in written:
+            saved.update(await change(connection, columns, rows, [asked[row["b_id"]] for row in rows]))
+        for _ in saved:
             reach("store.uncommitted")
-        if any(moved.state is State.QUEUED for _, moved, _ in written):
+        if any(asked[job_id][1].state is State.QUEUED for job_id in saved):
             await self._notify(connection)
         return [moved if job.id in saved and asked[job.id][1] is moved else None for job, moved, _ in moves]
 
     async def _change(
-        self, connection: AsyncConnection, columns: tuple[str, ...], rows: Sequence[dict[str, Any]]
+        self,
+        connection: AsyncConnection,
+        columns: tuple[str, ...],
+        rows: Sequence[dict[str, Any]],
+        moves: Sequence[Move],
     ) -> Collection[str]:
-        """Write these columns of the rows that are as they were seen. Their ids."""
-        rows = sorted(rows, key=itemgetter("b_id"))
-        if self._postgresql:
-            # Mostly in this order, so that two processes hardly ever wait for each other; if so, one does it again.
-            return (await connection.execute(_guarded_rows(columns), by_column(rows))).scalars().all()
+        """Write these columns of the rows that are as they were seen, with what the moves leave behind. Their ids."""
         # An update of many does not tell which there were; but nobody else writes before this is over.
         seen = await connection.execute(_as_they_are(), {"ids": [row["b_id"] for row in rows]})
         as_seen = {tuple(row) for row in seen}
         rows = [row for row in rows if (row["b_id"], row["b_state"], row["b_version"]) in as_seen]
+        saved = {row["b_id"] for row in rows}
         if rows:
             await connection.execute(_guarded(columns), rows)
-        return [row["b_id"] for row in rows]
+            for table, left in _left_behind([move for move in moves if move[0].id in saved]):
+                await connection.execute(insert(table), left)
+        return saved
+
+    async def _change_at_once(
+        self,
+        connection: AsyncConnection,
+        columns: tuple[str, ...],
+        rows: Sequence[dict[str, Any]],
+        moves: Sequence[Move],
+    ) -> Collection[str]:
+        """As `_change`, in one statement of PostgreSQL."""
+        # Mostly in the order of ids, so that two processes hardly ever wait for each other; if so, one does it again.
+        left = list(_left_behind(moves))
+        parameters = by_column(rows)
+        for table, some in left:
+            parameters |= by_column(some, prefix=table.name)
+        statement = _guarded_rows(columns, *(table for table, _ in left))
+        return set((await connection.execute(statement, parameters)).scalars())
 
     async def _cards_gone(self, job_ids: Sequence[str]) -> list[None]:
         async def work(connection: AsyncConnection) -> None:
@@ -921,15 +945,38 @@ GUARD = {"b_id": jobs.c.id, "b_state": jobs.c.state, "b_version": jobs.c.version
 
 
 @cache
-def _guarded_rows(changing: tuple[str, ...]) -> Update:
-    """The update of these columns in the rows that are as they were seen, which returns their ids (PostgreSQL)."""
+def _guarded_rows(changing: tuple[str, ...], *leaving: Table) -> Select[Any]:
+    """The update of these columns in the rows that are as they were seen, and what their moves leave behind in these
+    tables, as one statement that returns their ids (PostgreSQL)."""
     given = given_rows(GUARD | {name: jobs.c[name] for name in changing})
-    return (
+    moved = (
         update(jobs)
         .where(*(column == given.c[name] for name, column in GUARD.items()))
         .values({name: given.c[name] for name in changing})
         .returning(jobs.c.id)
+        .cte("moved")
     )
+    ids = select(moved.c.id)
+    query = ids
+    for table in leaving:
+        query = query.add_cte(_new_rows(table, of=ids))
+    return query
+
+
+@cache
+def _new(*tables: Table) -> Select[Any]:
+    """The rows given for these tables are written, in one statement (PostgreSQL)."""
+    return select(literal(True)).add_cte(*(_new_rows(table) for table in tables))
+
+
+def _new_rows(table: Table, *, of: Select[Any] | None = None) -> CTE:
+    """What writes the rows given for a table, `of` these jobs."""
+    names = WRITTEN[table]
+    given = given_rows({name: table.c[name] for name in names}, prefix=table.name)
+    rows = select(*given.c)
+    if of is not None:
+        rows = rows.where(given.c.job_id.in_(of))
+    return insert(table).from_select(names, rows).cte(f"new_{table.name}")
 
 
 @cache
@@ -1011,54 +1058,54 @@ def _between(table: Table, after: str | None, last: str | None) -> Select[Any]:
     return query if last is None else query.where(table.c.job_id <= last)
 
 
-async def _record(
-    connection: AsyncConnection, moves: Sequence[tuple[Job | None, Job, Outcome | None]]
-) -> None:
-    """What moves leave behind: their events, and their money."""
-    happened = [
-        {
-            "job_id": after.id,
-            "at": after.changed_at,
-            "outcome": type(outcome).__name__ if outcome else REQUESTED,
-            "from_state": before.state if before else None,
-            "to_state": after.state,
-            "cause": after.cause,
-        }
-        for before, after, outcome in moves
-    ]
-    await _insert_all(connection, events, happened)
-    money = [
-        {
-            "job_id": after.id,
-            "at": after.changed_at,
-            "kind": entry.kind,
-            "cents": entry.cents,
-            "asker_id": after.asker_id,
-            "guild_id": after.guild_id,
-            "channel_id": after.counted_in,
-            "model": after.model,
+def _left_behind(
+    moves: Iterable[tuple[Job | None, Job, Outcome | None]],
+) -> Iterator[tuple[Table, list[dict[str, Any]]]]:
+    """What moves leave behind: their events, and their money, if any."""
+    happened, money = list[dict[str, Any]](), list[dict[str, Any]]()
+    for before, after, outcome in moves:
+        happened.append(
+            {
+                "job_id": after.id,
+                "at": after.changed_at,
+                "outcome": type(outcome).__name__ if outcome else REQUESTED,
+                "from_state": before.state if before else None,
+                "to_state": after.state,
+                "cause": after.cause,
+            }
+        )
+        for entry in entries(before, after, outcome):
             # What settles an earlier reservation belongs to its month, not to that of the one made with it.
-            "reserved_at": of.reserved_at or of.created_at,
-        }
-        for before, after, outcome in moves
-        for entry in entries(before, after, outcome)
-        for of in [after if before is None or entry.kind is Kind.RESERVE else before]
-    ]
+            of = after if before is None or entry.kind is Kind.RESERVE else before
+            money.append(
+                {
+                    "job_id": after.id,
+                    "at": after.changed_at,
+                    "kind": entry.kind,
+                    "cents": entry.cents,
+                    "asker_id": after.asker_id,
+                    "guild_id": after.guild_id,
+                    "channel_id": after.counted_in,
+                    "model": after.model,
+                    "reserved_at": of.reserved_at or of.created_at,
+                }
+            )
+    yield events, happened
     if money:
-        await _insert_all(connection, ledger, money)
+        yield ledger, money
 
 
-async def _insert_all(connection: AsyncConnection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+async def _record(connection: AsyncConnection, new: Sequence[Job]) -> None:
+    """Write new jobs, each with its first event and its reservation."""
+    rows = [(jobs, [vars(job) for job in new]), *_left_behind([(None, job, None) for job in new])]
     if connection.dialect.name == "postgresql":
-        await connection.execute(_insert_rows(table, tuple(rows[0])), by_column(rows))
+        parameters: dict[str, list[Any]] = {}
+        for table, some in rows:
+            parameters |= by_column(some, prefix=table.name)
+        await connection.execute(_new(*(table for table, _ in rows)), parameters)
     else:
-        await connection.execute(insert(table), rows)
-
-
-@cache
-def _insert_rows(table: Table, names: tuple[str, ...]) -> Insert:
-    given = given_rows({name: table.c[name] for name in names})
-    return insert(table).from_select(names, select(*given.c))
+        for table, some in rows:
+            await connection.execute(insert(table), some)
 
 
 def _is_orphan(worker: str, since: datetime) -> ColumnElement[bool]:

@@ -25,7 +25,7 @@ from sqlalchemy import Executable, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bot.jobs.machine import Busy, Job, State
-from bot.jobs.store import COLUMNS, HOLDS_SLOT, Store, _next_in_line, new_job_id, open_store
+from bot.jobs.store import HOLDS_SLOT, Store, _next_in_line, new_job_id, open_store
 from bot.jobs.tables import IS_OPEN, events, jobs
 from tests.bench import databases, free
 from tests.bench.report import Table, quiet, show
@@ -60,9 +60,7 @@ async def fill(store: Store, waiting: int) -> None:
         for n in range(waiting)
     ]
     async with store._writes.begin() as connection:
-        await connection.execute(
-            insert(jobs), [{name: getattr(job, name) for name in COLUMNS} for job in rows]
-        )
+        await connection.execute(insert(jobs), [vars(job) for job in rows])
 
 
 def ours(store: Store) -> Cycle:

@@ -27,7 +27,7 @@ from sqlalchemy import insert
 
 from bot.__main__ import settle_in
 from bot.jobs.machine import Charge, Job, State
-from bot.jobs.store import COLUMNS, Store, new_job_id, open_store
+from bot.jobs.store import Store, new_job_id, open_store
 from bot.jobs.tables import events, jobs, ledger
 from bot.providers.base import Capabilities
 from tests.bench import databases, free
@@ -94,9 +94,7 @@ async def fill(store: Store, number: int) -> None:
     async with store._writes.begin() as connection:
         for start in range(0, len(rows), 1000):
             some = rows[start : start + 1000]
-            await connection.execute(
-                insert(jobs), [{name: getattr(j, name) for name in COLUMNS} for j in some]
-            )
+            await connection.execute(insert(jobs), [vars(job) for job in some])
             await connection.execute(
                 insert(events),
                 [
