@@ -20,7 +20,7 @@ USER animatic
 WORKDIR /srv/animatic
 VOLUME /srv/animatic/data
 STOPSIGNAL SIGTERM
-# `animatic run` touches data/alive every few seconds while its event loop turns
+# `animatic run` touches data/alive every few seconds while its event loop turns and the database takes its heartbeat
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import os, sys, time; sys.exit(time.time() - os.stat('data/alive').st_mtime > 60)"]
 ENTRYPOINT ["animatic"]

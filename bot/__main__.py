@@ -376,7 +376,9 @@ async def run(config: Config, *, gateway: bool = True) -> None:
                 parts.append(asyncio.create_task(animatic.engine.run(), name="engine"))
                 if gateway:
                     parts.append(asyncio.create_task(stay_connected(animatic.bot), name="gateway"))
-            alive = asyncio.create_task(keep_alive_file(config.data.folder / "alive"), name="alive")
+            alive = asyncio.create_task(
+                keep_alive_file(config.data.folder / "alive", animatic.engine), name="alive"
+            )
             try:
                 await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -497,12 +499,14 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-async def keep_alive_file(path: Path) -> None:
-    """Touch a file while the event loop turns: what the container's health check looks at."""
+async def keep_alive_file(path: Path, engine: Engine) -> None:
+    """Touch a file while the event loop turns and the database takes our heartbeat: what the container's health check
+    looks at."""
     while True:
-        with suppress(OSError):  # a full or read-only disk shows as an old file
-            await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-            await asyncio.to_thread(path.touch)
+        if engine.may_work:
+            with suppress(OSError):  # a full or read-only disk shows as an old file
+                await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                await asyncio.to_thread(path.touch)
         await asyncio.sleep(ALIVE_EVERY)
 
 

@@ -91,6 +91,7 @@ class AnimaticBot(commands.AutoShardedBot):
             allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
             allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=False),
             max_messages=None,
+            max_ratelimit_timeout=30.0,  # what takes longer is tried later, after a look: a nonce is kept for minutes only
             shard_ids=shard_ids,  # type: ignore[arg-type]  # any sequence will do, None for all
             shard_count=shard_count,
         )

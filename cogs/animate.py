@@ -70,7 +70,7 @@ class Animate(commands.Cog):
         for source, name in ((first, catalogue.PICTURE), (last, catalogue.END_PICTURE)):
             if source is not None:
                 refuse_by_size(source.size or 0, name=name)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         await self._make(interaction, plan, first, last)
 
     async def pick(self, interaction: discord.Interaction[AnimaticBot], message: discord.Message) -> None:
@@ -104,7 +104,7 @@ class Animate(commands.Cog):
                 await answer.error(interaction, error)
 
     async def _picked(self, interaction: discord.Interaction[AnimaticBot], custom_id: str) -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         typed = forms.answers_in(interaction)
         try:
             answer.require_permissions(interaction)

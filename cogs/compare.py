@@ -38,7 +38,7 @@ class Compare(commands.Cog):
         comparing, asker = self.bot.comparing, who(interaction)
         versus = await comparing.plan(asker, prompt, first, second, seconds)
         refuse_by_size(picture.size, name=catalogue.PICTURE)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         async with self.reading:
             source = attached(picture)
             made = await fetch(self.bot.http, source, versus.rules(asker), name=catalogue.PICTURE)

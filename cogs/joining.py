@@ -30,8 +30,8 @@ class Joining(commands.Cog):
                     Reader(permissions=guild.me.guild_permissions, command_ids=self.bot.command_ids), missing
                 )
             )
-        except discord.HTTPException as error:
-            log.info("hello_not_said", guild=guild.id, status=error.status)
+        except discord.DiscordException as error:
+            log.info("hello_not_said", guild=guild.id, error=type(error).__name__)
 
     @commands.Cog.listener()
     async def on_guild_remove(self, guild: discord.Guild) -> None:

@@ -8,7 +8,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from bot.client import AnimaticBot
-from bot.ui import guide
+from bot.ui import answer, guide
 from bot.ui.controls import who
 
 ROOM = 64 * 1024  # what a request to Discord needs besides the file, in bytes
@@ -27,7 +27,7 @@ class Members(commands.Cog):
     @mydata.command(name="export", description=guide.COMMANDS["mydata export"])
     @app_commands.checks.cooldown(1, BETWEEN_EXPORTS)
     async def export(self, interaction: discord.Interaction[AnimaticBot]) -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         room = min(interaction.filesize_limit - ROOM, LARGEST)
         async with self.exporting:
             export = await self.bot.archive.export(who(interaction), max_bytes=room)

@@ -113,8 +113,8 @@ class Requeue(commands.Cog):
                 delete_after=seconds,
                 allowed_mentions=discord.AllowedMentions(users=[discord.Object(payload.user_id)]),
             )
-        except discord.HTTPException as error:
-            log.info("notice_not_sent", status=error.status, code=error.code)
+        except discord.DiscordException as error:
+            log.info("notice_not_sent", error=type(error).__name__)
         else:
             if key in self._told:
                 self._told[key] = notice.id

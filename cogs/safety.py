@@ -51,7 +51,7 @@ class Safety(commands.Cog):
         moderates = isinstance(member, discord.Member) and member.guild_permissions.manage_messages
         if member.bot or (moderates and not everywhere and member != interaction.user):
             raise reviews.cannot_be_blocked(member.id)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         lasting = reviews.LASTING[duration][1]
         done = await self.bot.safety.block(
             who(interaction), member.id, reason, lasting, everywhere=everywhere
@@ -110,7 +110,7 @@ class Safety(commands.Cog):
             await answer.error(interaction, error)
 
     async def _report(self, interaction: discord.Interaction[AnimaticBot], job_id: str) -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         typed = forms.answers_in(interaction)
         reason = typed.get("reason", "")
         safety = self.bot.safety

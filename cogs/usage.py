@@ -7,6 +7,7 @@ from discord.ext import commands
 from bot.client import AnimaticBot
 from bot.errors import Refusal
 from bot.media.charts import NoChart
+from bot.ui import answer
 from bot.ui import usage as pages
 
 
@@ -26,7 +27,7 @@ class Usage(commands.Cog):
         guild_id = await pages.require_reader(interaction, everywhere=everywhere)
         books, menu = self.bot.books, self.bot.desk.menu
         wanted = books.month(month)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         found = await books.usage(wanted, guild_id)
         if not found.clips and not any((found.spent, found.reserved, found.unsure)):
             await interaction.followup.send(pages.nothing(wanted, everywhere=everywhere), ephemeral=True)

@@ -96,7 +96,11 @@ class Pair:
             return Step.ALONE
         assert self.other is not None
         if self.other.state is State.POSTING:  # also long after, when all processes were away meanwhile
-            return Step.POST_BOTH if self.posts else Step.WAIT
+            if self.posts:
+                return Step.POST_BOTH
+            # It stumbles over its own clip for that long: this one is at hand, and goes its way unless their post was begun.
+            stuck = self.late(now) and self.other.stumbles and comparison.together_at is None
+            return Step.ALONE if stuck else Step.WAIT
         return Step.ALONE if self.late(now) else Step.WAIT
 
     def late(self, now: datetime) -> bool:

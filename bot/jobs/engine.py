@@ -7,6 +7,7 @@ over. A worker that cannot write its heartbeat takes and does nothing until it c
 """
 
 import asyncio
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ from bot.jobs.machine import (
 from bot.jobs.members import Members
 from bot.jobs.models import Menu, Way
 from bot.jobs.moderation import Moderation
-from bot.jobs.ownership import STALE, Ownership
+from bot.jobs.ownership import JUMP, STALE, Ownership
 from bot.jobs.schedule import Schedule
 from bot.jobs.store import MOST_RESCUED, RUNNING, AlreadyThere, Store
 from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
@@ -68,12 +69,16 @@ GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
+LEAST_FREE = (
+    200 * 1024 * 1024
+)  # bytes of the disk: about the largest clip; with less, nothing new is paid for
 DRAWN_QUEUE = 10
 MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
 OTHER_CLIP_PAUSE = timedelta(seconds=15)  # between looks whether the clip to compare with is there
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
+OF_THE_LINK = frozenset({Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.CLIP_TOO_LARGE})
 OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
@@ -122,13 +127,20 @@ class Engine:
         self._looks: dict[str, tuple[int, datetime]] = {}
         self._in_hand: set[str] = set()
         self._paying: set[str] = set()
+        self._late: dict[str, Accepted] = {}  # answers that came after all, and cannot be written yet
+        self._just_ready: dict[
+            str, int
+        ] = {}  # clips that nobody has tried to post yet, by the term in which they came
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
+        self._monotonic = monotonic
+        self._clocks: tuple[float, datetime] | None = None
         self._woken = asyncio.Event()
         self._next_look = datetime.max.replace(tzinfo=UTC)
         self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
+        self._had_room = True
         self._stopping = False
         self._passing_on: set[str] = set()
         self.callback: Callable[[str, str], str | None] = lambda _route, _reference: None
@@ -190,6 +202,7 @@ class Engine:
         for job in rescued:
             if not self._stopping:
                 await self._tell(job)
+                await self._mend([job])
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
@@ -247,6 +260,7 @@ class Engine:
     async def _take(self) -> int:
         """Start on the jobs whose time has come: newly claimed ones, and owned ones. Their number."""
         now = self._now()
+        self._mind_the_clock(now)
         await self._ownership.beat()
         reach("engine.beaten")
         if not self._ownership.may_work:
@@ -258,12 +272,14 @@ class Engine:
                 self._next_sweep = now + self._ownership.sweep_every
                 await self._sweep(now)
                 await self._mend_routes()
-        taken = 0
+        taken, has_room = 0, self._has_room()
         for route in self._providers:
             if self._stopping:
                 break
             if self._health.trouble(route):
                 await self._reroute(route)
+                continue
+            if not has_room:
                 continue
             slots, worker = self._slots(route), self._ownership.worker
             claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
@@ -275,6 +291,38 @@ class Engine:
             self._draw_if_moved(route, now)
             taken += len(claimed)
         return taken + await self._take_due(now) + await self._take_doubts(now)
+
+    @property
+    def may_work(self) -> bool:
+        """Whether this worker may take and do work: its heartbeat reaches the database."""
+        return self._ownership.may_work
+
+    def _has_room(self) -> bool:
+        """Whether the clips' disk has room for another one; its owner is told in the log when that changes."""
+        there = next(
+            folder
+            for folder in (self._folder.absolute(), *self._folder.absolute().parents)
+            if folder.is_dir()
+        )
+        free = shutil.disk_usage(there).free
+        if (free < LEAST_FREE) is self._had_room:
+            self._had_room = not self._had_room
+            (log.info if self._had_room else log.error)(
+                "disk_has_room" if self._had_room else "disk_nearly_full", free_bytes=free
+            )
+        return self._had_room
+
+    def _mind_the_clock(self, now: datetime) -> None:
+        """Where the clock was set, what is planned moves along."""
+        seconds, clocks = self._monotonic(), self._clocks
+        self._clocks = seconds, now
+        if clocks is None:
+            return
+        jump = now - clocks[1] - timedelta(seconds=seconds - clocks[0])
+        if jump < -JUMP:  # a jump ahead, or a machine that slept, only makes due what was not yet
+            self._schedule.shift(jump)
+            self._looks = {job_id: (looks, at + jump) for job_id, (looks, at) in self._looks.items()}
+            self._next_sweep = self._files_swept = None
 
     async def _take_due(self, now: datetime) -> int:
         """Start on owned jobs whose time has come. A route that tells of many at once is asked once for all
@@ -353,12 +401,16 @@ class Engine:
                 if job.worker == self._ownership.worker and job.id not in self._in_hand:
                     # Claimed by a commit whose answer was lost, or left by a bug: nobody works on it.
                     paid = job.id in self._paying
-                    await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)))
+                    await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)), beside=True)
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
-                if called_off := await self._settle(job, Cancelled()):
-                    await self._announcer.clear_card(called_off)
+                if called_off := await self._settle(job, Cancelled(), beside=True):
+                    self._start(self._announcer.clear_card(called_off))
+            elif job.id in self._late:
+                with suppress(AlreadyThere):
+                    if await self._settle(job, self._late[job.id], beside=True):
+                        del self._late[job.id]
             elif job.state is State.UNSURE and age >= UNSURE_LIFE:
-                await self._settle(job, GaveUp())
+                await self._settle(job, GaveUp(), beside=True)
             elif job.state is State.UNSURE:
                 self._doubt(job, timedelta(0))
 
@@ -443,7 +495,8 @@ class Engine:
                 elif job.state is State.RENDERING:
                     await self._poll(job)
                 else:
-                    await self._deliver(job, term, again=True)
+                    again = self._just_ready.pop(job.id, None) != term
+                    await self._deliver(job, term, again=again)
             except Exception:  # one job's trouble is not the others'
                 log.exception("step_failed", state=job.state)
                 self._schedule.soon(job.id, BUSY_PAUSE)
@@ -538,7 +591,7 @@ class Engine:
         """Send what waits for a route in trouble the other way, where its model has one."""
         for job, _ in await self._store.line(route, limit=DRAWN_QUEUE):
             if way := self._other_way(job):
-                await self._settle(job, Rerouted(way.route, way.variant))
+                await self._settle(job, Rerouted(way.route, way.variant), beside=True)
 
     async def _leave_old_routes(self) -> None:
         """Send what waits for a route that was taken out of the config the way its model goes now."""
@@ -582,48 +635,74 @@ class Engine:
 
     async def _poll_many(self, provider: ChecksMany, jobs: Sequence[Job]) -> None:
         answers: Mapping[str, StillRendering | Ready | Broke] = {}
-        silence: StillRendering | ProviderError = StillRendering()
+        silence: StillRendering = StillRendering()
+        retry_after = None
         try:
             answers = await provider.check_many([job.provider_task or "" for job in jobs])
             reach("engine.checked_many")
         except ProviderError as error:
-            silence = error
+            retry_after = await self._not_answered(jobs[0].route, error)  # once, however many were asked for
         except Exception:
             log.exception("batch_failed")
-        for job in jobs:
-            with structlog.contextvars.bound_contextvars(job=job.id):
-                try:
-                    await self._polled(job, answers.get(job.provider_task or "", silence))
-                except Exception:  # one job's trouble is not the others'
-                    log.exception("step_failed", state=job.state)
-                    self._schedule.soon(job.id, BUSY_PAUSE)
+        else:
+            await self._health.answered(jobs[0].route)
+        # Side by side: Discord may take a while for each card.
+        await asyncio.gather(
+            *(
+                self._seen_among(job, answers.get(job.provider_task or "", silence), retry_after)
+                for job in jobs
+            )
+        )
+
+    async def _seen_among(
+        self, job: Job, outcome: StillRendering | Ready | Broke, retry_after: timedelta | None
+    ) -> None:
+        """As `_seen`. What is ready is due at once, as a step of its own: no clip waits for the others' downloads."""
+        term = self._ownership.term
+        with structlog.contextvars.bound_contextvars(job=job.id):
+            try:
+                moved = await self._seen(job, outcome, retry_after)
+                if moved and moved.state is State.POSTING:
+                    self._just_ready[job.id] = term
+            except Exception:  # one job's trouble is not the others'
+                log.exception("step_failed", state=job.state)
+                self._schedule.soon(job.id, BUSY_PAUSE)
 
     async def _polled(self, job: Job, outcome: StillRendering | Ready | Broke | ProviderError) -> None:
         """What an answer, or its absence, means for the job."""
         retry_after = None
         if isinstance(outcome, ProviderError):
-            # A poll without an answer is neither an attempt nor a failure of the job.
-            log.warning("poll_failed", cause=outcome.cause, detail=outcome.detail)
-            await self._failed(job.route, outcome)
-            retry_after = outcome.retry_after if isinstance(outcome, ProviderBusy) else None
+            retry_after = await self._not_answered(job.route, outcome)
             outcome = StillRendering()
         else:
             await self._health.answered(job.route)
+        term = self._ownership.term
+        moved = await self._seen(job, outcome, retry_after)
+        if moved and moved.state is State.POSTING:
+            await self._deliver(moved, term, again=False)
+
+    async def _not_answered(self, route: str, error: ProviderError) -> timedelta | None:
+        """A poll without an answer is neither an attempt nor a failure of the job. When to ask again at the earliest."""
+        log.warning("poll_failed", cause=error.cause, detail=error.detail)
+        await self._failed(route, error)
+        return error.retry_after if isinstance(error, ProviderBusy) else None
+
+    async def _seen(
+        self, job: Job, outcome: StillRendering | Ready | Broke, retry_after: timedelta | None
+    ) -> Job | None:
+        """Note what a poll saw; the job, where it moved."""
         if isinstance(outcome, StillRendering):
+            began = self._schedule.started(job)
             if not await self._schedule.seen(job, outcome, retry_after):
-                await self._settle(job, GaveUp())
-                return
+                return await self._settle(job, GaveUp())
             waiting = await self._schedule.waiting(job)
-            if waiting.late:
+            if waiting.late or self._schedule.started(job) != began:
                 await self._announcer.draw(job, waiting)
-            return
+            return None
         if isinstance(outcome, Ready):
             outcome = replace(outcome, started_at=self._schedule.started(job))
             self._schedule.learn(job)
-        term = self._ownership.term
-        moved = await self._settle(job, outcome)
-        if moved and moved.state is State.POSTING:
-            await self._deliver(moved, term, again=False)
+        return await self._settle(job, outcome)
 
     async def _look_up(self, job_id: str) -> None:
         """Was the paid call of an unsure job taken? Asked soon, then ever more seldom, until somebody knows."""
@@ -676,7 +755,8 @@ class Engine:
             outcome = Posted(place)
         except ProviderRejected as gone:
             # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
-            if job.stumbles < MOST_LINKS:
+            # Other stumbles do not use its links up: while a disk is full or Discord away, a link may die.
+            if job.stumbles < MOST_LINKS or job.cause not in OF_THE_LINK:
                 outcome = await self._fresh_link(job, gone.cause)
             elif gone.cause is Cause.CLIP_TOO_LARGE:
                 outcome = CouldNotPost(gone.cause)
@@ -687,6 +767,13 @@ class Engine:
         except PostLater as later:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
+            if refused.cause in OUT_OF_THE_CHANNEL and job.cause is not refused.cause:
+                noted = await self._settle(
+                    job, Stumbled(refused.cause, timedelta(0))
+                )  # before the message is sent
+                if noted is None:
+                    return
+                job = noted
             outcome = await self._deliver_elsewhere(job, clip, refused.cause, ours)
         except Exception:  # a full disk, a dead encoder: it may pass, and is not tried at full speed
             log.exception("delivery_failed")
@@ -700,6 +787,9 @@ class Engine:
             reach("engine.cleared")
 
     async def _post(self, job: Job, clip: Path, ours: Ours, *, again: bool) -> int:
+        if again and job.cause in OUT_OF_THE_CHANNEL:  # refused before: it may be with its asker already
+            await self._fetch(job, clip)
+            raise CannotPost(job.cause)
         post_id = await self._announcer.find_post(job) if again else None
         reach("engine.found")
         if post_id is None:
@@ -712,6 +802,8 @@ class Engine:
     async def _fetch(self, job: Job, clip: Path) -> None:
         if not clip.exists():  # noqa: ASYNC240 - quicker than a thread
             assert job.clip_url is not None
+            if not self._has_room():
+                raise ProviderUnsure(Cause.BROKEN, "the disk is nearly full")
             await self._route(job).fetch(job.clip_url, clip)
 
     async def _compared(self, job: Job, clip: Path, ours: Ours) -> Job | int | None:
@@ -838,11 +930,11 @@ class Engine:
             reach("engine.posted_privately")
         except CannotPost:
             return CouldNotPost(cause)
-        except PostLater as later:
-            return self._stumbled(job, later.cause, later.retry_after)
+        except PostLater as later:  # the cause stays: it may be there, and is looked for there first
+            return self._stumbled(job, cause, later.retry_after)
         except Exception:
             log.exception("private_delivery_failed")
-            return self._stumbled(job, Cause.BROKEN, BUSY_PAUSE)
+            return self._stumbled(job, cause, BUSY_PAUSE)
         return Posted(post_id, channel_id)
 
     async def _finish(self, job: Job) -> None:
@@ -886,8 +978,11 @@ class Engine:
         pause = max(pause, timedelta(seconds=5)) * 2 ** min(job.stumbles, 6)
         return Stumbled(cause, min(pause, LONGEST_PAUSE))
 
-    async def _settle(self, job: Job, outcome: Outcome) -> Job | None:
-        """Write the outcome at once, then tell people. None: someone else moved the job, we stop quietly."""
+    async def _settle(self, job: Job, outcome: Outcome, *, beside: bool = False) -> Job | None:
+        """Write the outcome at once, then tell people: `beside` the loop, which Discord must not hold up.
+
+        None: someone else moved the job, we stop quietly.
+        """
         moved = await _to_the_end(self._store.advance(job, outcome, self._now()))
         reach("engine.settled")
         if moved is None and isinstance(outcome, Accepted):
@@ -904,14 +999,23 @@ class Engine:
             self._doubt(moved, FIRST_LOOK)
         else:
             self._looks.pop(job.id, None)
-        await self._tell(moved)
+        if beside:
+            self._start(self._tell(moved))
+        else:
+            await self._tell(moved)
         return moved
 
     async def _adopt(self, job: Job, accepted: Accepted) -> Job | None:
         """Others took this process for dead and the job for unsure; the answer did come: no doubt is left."""
         found = await self._store.get(job.id)
         if found and found.state is State.UNSURE and found.reference == job.reference:
-            return await self._store.advance(found, accepted, self._now())
+            try:
+                return await self._store.advance(found, accepted, self._now())
+            except (
+                AlreadyThere
+            ):  # the member has queued the clip once more: when that has ended, see `_sweep`
+                self._late[job.id] = accepted
+                return None
         if found and found.provider_task == accepted.task:
             return None  # another worker looked it up, and goes on with it
         log.error("paid_task_without_a_job", task=accepted.task)
@@ -952,6 +1056,14 @@ class Engine:
         for job, place in line:
             if not self._stopping:
                 await self._announcer.draw(job, Waiting(place=place, paused=job.guild_id in paused))
+        await self._mend([job for job, _ in line])
+
+    async def _mend(self, told: Sequence[Job]) -> None:
+        """Of those that have moved since they were read, the newest is told once more: it may have been told before."""
+        were = {job.id: job for job in told}
+        for job in await self._store.many(were):
+            if job != were[job.id]:
+                await self._tell(job)
 
     def _can(self, job: Job) -> Capabilities:
         """What the job's model can do, also when it is no longer in the config."""

@@ -67,6 +67,13 @@ class Schedule:
     def soon(self, job_id: str, pause: timedelta) -> None:
         self._set(job_id, self._now() + pause)
 
+    def shift(self, jump: timedelta) -> None:
+        """The clock was set by so much."""
+        for times in (self.due, self._not_before, self._started, *self._running.values()):
+            for job_id in times:
+                times[job_id] += jump
+        self._heap = sorted((at, job_id) for job_id, at in self.due.items())
+
     def is_due(self, job_id: str, at: datetime) -> bool:
         due = self.due.get(job_id)
         return due is not None and due <= at

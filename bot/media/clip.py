@@ -6,6 +6,7 @@ never playlists: what a stranger's server sends must not make FFmpeg read other 
 """
 
 import asyncio
+import errno
 import io
 import math
 import os
@@ -41,6 +42,7 @@ _AAC_FRAME = 1024
 _FASTEST = 60
 _TRIES = 6
 _BT709 = 1
+_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class NotAClip(Exception):
@@ -205,7 +207,15 @@ def _probe(path: Path) -> ClipFacts:
                 size=size,
             )
     except (av.FFmpegError, ValueError) as error:
+        _raise_ours(error)
         raise NotAClip(str(error)) from error
+
+
+def _raise_ours(error: Exception) -> None:
+    """Raise OSError for what this machine lacks: it says nothing of the clip, and may pass."""
+    number = getattr(error, "errno", None)
+    if number in _OURS:
+        raise OSError(number, os.strerror(number)) from None
 
 
 def _last_frame(path: Path) -> bytes:
@@ -292,6 +302,7 @@ def _fit(path: Path, limit: int) -> Path:
         _probe(target)
     except (av.FFmpegError, NotAClip) as error:
         target.unlink(missing_ok=True)
+        _raise_ours(error)
         raise NotAClip(str(error)) from error
     return target
 

@@ -16,7 +16,7 @@ from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,14 +31,14 @@ from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.desk import DEFAULT_UPLOAD_LIMIT
 from bot.jobs.guilds import SettingsOf
 from bot.jobs.health import Trouble
-from bot.jobs.machine import Job
+from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
 from bot.media import clip as clips
 from bot.media.picture import normalise
 from bot.providers.base import Picture, PictureRules
 from bot.ui import answer, cards, comparisons
 from bot.ui.controls import ConsentButton
-from bot.ui.sources import media_in
+from bot.ui.sources import media_in, uncancelled
 
 if TYPE_CHECKING:
     from bot.client import AnimaticBot
@@ -46,11 +46,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 LEAST_UPLOAD_LIMIT = 1024 * 1024
 REQUEST_ROOM = 64 * 1024  # for the rest of the multipart body
 LOOK_BACK = 100
+POSTS_BACK = 1000  # messages between which a post is looked for, from either end
+MOST_DRAWN = 5000
 CLIPS_AT_ONCE = 2  # clips that are in memory to find their last frame
 READ_SECONDS = 60.0  # for a picture or a clip of Discord's
+# Ten thousand answers of these in ten minutes are a ban: never asked again, whatever their code (topics/rate-limits).
+COUNTED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
 CLOCKS_APART = timedelta(minutes=2)  # message ids tell Discord's time, jobs tell ours
 
 # Discord's error codes that no repeat can mend, each with the end it means.
@@ -59,7 +65,8 @@ PERMANENT = {
     10004: Cause.CHANNEL_GONE,
     10008: Cause.POST_DELETED,  # the answer to a nonce whose first message was deleted
     50001: Cause.NO_PERMISSION,
-    50007: Cause.NO_PERMISSION,  # they take no direct messages
+    50007: Cause.NO_PERMISSION,  # they have blocked the bot
+    50278: Cause.NO_PERMISSION,  # they take no direct messages
     50013: Cause.NO_PERMISSION,
     50083: Cause.CHANNEL_GONE,
     200000: Cause.BLOCKED_BY_DISCORD,
@@ -93,6 +100,7 @@ class DiscordAnnouncer:
         self._settings_of = settings
         self._clips = asyncio.Semaphore(CLIPS_AT_ONCE)
         self._drawn: dict[str, Any] = {}
+        self._undrawable: dict[str, State] = {}  # cards that Discord did not let us draw in this state
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         view = cards.card(job, self._menu, waiting)
@@ -102,7 +110,7 @@ class DiscordAnnouncer:
             )
         except TooLarge:
             raise CannotPost(Cause.BAD_INPUT) from None
-        self._drawn[job.id] = _components(view)
+        _keep(self._drawn, job.id, _components(view))
         return message.id
 
     async def draw(self, job: Job, waiting: Waiting) -> None:
@@ -110,7 +118,7 @@ class DiscordAnnouncer:
             return
         view = cards.card(job, self._menu, waiting)
         components = _components(view)
-        if self._drawn.get(job.id) == components:
+        if self._drawn.get(job.id) == components or self._undrawable.get(job.id) is job.state:
             return
         try:
             await (
@@ -121,10 +129,15 @@ class DiscordAnnouncer:
             reach("announcer.card_drawn")
         except Exception as error:  # noqa: BLE001 - a card that cannot be drawn must not stop the job
             log.info("card_not_drawn", job=job.id, state=job.state, error=type(error).__name__)
+            if isinstance(error, discord.HTTPException) and _is_final(error):
+                _keep(
+                    self._undrawable, job.id, job.state
+                )  # the line may move many times: asked once in each state
         else:
-            self._drawn[job.id] = components
+            _keep(self._drawn, job.id, components)
         if not job.is_open:
             self._drawn.pop(job.id, None)
+            self._undrawable.pop(job.id, None)
 
     async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         if job.picture_file is None:
@@ -159,7 +172,7 @@ class DiscordAnnouncer:
             raise PictureGone
         async with self._reading(job):
             channel = self._channel(job, job.posted_in) if job.post_id else self._card_channel(job)
-            message = await channel.fetch_message(message_id)
+            message = await uncancelled(channel.fetch_message(message_id))
         return {file_name(item): item for item in media_of(message)}
 
     @asynccontextmanager
@@ -229,7 +242,7 @@ class DiscordAnnouncer:
         try:
             for oldest_first in (True, False):
                 async for message in self._channel(job).history(
-                    limit=LOOK_BACK, after=since, oldest_first=oldest_first
+                    limit=POSTS_BACK, after=since, oldest_first=oldest_first
                 ):
                     if any(file_name(item) == _clip_file(job) for item in media_of(message)):
                         return message.id
@@ -254,9 +267,14 @@ class DiscordAnnouncer:
         )
         files = partial(_picture_files, job, pictures)
         clips_by_name = {_clip_file(job): clip}
-        return await self._upload(
-            job, clips_by_name, view, files, await self._upload_limit(job), post_nonce(job), ours
-        )
+        limit = await self._upload_limit(job)
+        try:
+            return await self._upload(job, clips_by_name, view, files, limit, post_nonce(job), ours)
+        except CannotPost as refused:
+            if refused.cause is not Cause.CLIP_TOO_LARGE or pictures.first is None:
+                raise
+        # Perhaps it is the picture, from when the server was boosted: better the clip alone than none.
+        return await self.post(job, clip, Pictures(), ours)
 
     async def post_together(
         self,
@@ -461,7 +479,11 @@ class DiscordAnnouncer:
             if error.code in PERMANENT:
                 raise CannotPost(PERMANENT[error.code]) from error
             log.warning("message_not_sent", job=job.id, status=error.status, code=error.code)
+            if error.status in COUNTED:
+                raise CannotPost(Cause.NO_PERMISSION) from error
             raise PostLater(Cause.DISCORD_DOWN) from error
+        except discord.RateLimited as error:
+            raise PostLater(Cause.DISCORD_DOWN, timedelta(seconds=error.retry_after)) from error
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             raise PostLater(Cause.DISCORD_DOWN) from error
 
@@ -495,6 +517,13 @@ class DiscordAnnouncer:
 
     def _card_channel(self, job: Job) -> discord.PartialMessageable:
         return self._bot.get_partial_messageable(job.asked_in, guild_id=job.guild_id)
+
+
+def _keep(known: dict[str, T], job_id: str, value: T) -> None:
+    """Know this of a job; of MOST_DRAWN at most, for nobody says here which of them others have ended."""
+    known[job_id] = value
+    while len(known) > MOST_DRAWN:
+        del known[next(iter(known))]
 
 
 def _is_final(error: discord.HTTPException) -> bool:

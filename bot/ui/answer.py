@@ -31,6 +31,7 @@ MONEY = {
     Charge.CHARGED: "It was charged.",
     Charge.MAYBE: "It may have been charged.",
 }
+ACKNOWLEDGED = 40060
 EXPIRED = {10062, 10015, 50027}  # unknown interaction, unknown webhook, invalid webhook token
 
 
@@ -191,6 +192,16 @@ def newer_button() -> Refusal:
     return Refusal("This button is from a newer version of me.")
 
 
+async def acknowledge(interaction: discord.Interaction[Any]) -> None:
+    """Say that the answer, a private one, takes a while. Where Discord has heard that already, as its answer was lost and
+    discord.py repeated it, all is well."""
+    try:
+        await interaction.response.defer(ephemeral=True, thinking=True)
+    except discord.HTTPException as problem:
+        if problem.code != ACKNOWLEDGED:
+            raise
+
+
 async def error(interaction: discord.Interaction[Any], problem: BaseException) -> None:
     """Tell the person what went wrong, only to them. An interaction that expired is only logged."""
     if isinstance(problem, app_commands.CommandInvokeError | app_commands.TransformerError):
@@ -198,11 +209,17 @@ async def error(interaction: discord.Interaction[Any], problem: BaseException) -
     if isinstance(problem, discord.HTTPException) and problem.code in EXPIRED:
         log.warning("interaction_expired", code=problem.code)
         return
+    sentence = _sentence(problem)
     try:
-        if interaction.response.is_done():
-            await interaction.followup.send(_sentence(problem), ephemeral=True)
-        else:
-            await interaction.response.send_message(_sentence(problem), ephemeral=True)
+        if not interaction.response.is_done():
+            try:
+                await interaction.response.send_message(sentence, ephemeral=True)
+            except discord.HTTPException as unsaid:
+                if unsaid.code != ACKNOWLEDGED:
+                    raise
+            else:
+                return
+        await interaction.followup.send(sentence, ephemeral=True)
     except discord.HTTPException as unsaid:
         log.warning("answer_not_sent", status=unsaid.status, code=unsaid.code)
 

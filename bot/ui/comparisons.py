@@ -300,7 +300,7 @@ class VersusButton(
 
     async def _press(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         comparing = interaction.client.comparing
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         if self.verb == "show":
             await comparing.reveal(who(interaction), self.comparison_id)
             text = SHOWN

@@ -67,14 +67,14 @@ class JobButton(
             await answer.error(interaction, error)
 
     async def _cancel(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         job = await interaction.client.desk.cancel(who(interaction), self.job_id)
         await interaction.followup.send(answer.cancelled(job), ephemeral=True)
         await _note(interaction, job, "cancelled")
 
     async def _again(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         desk = interaction.client.desk
         job = await desk.again(who(interaction), await desk.job(self.job_id))
         await interaction.followup.send(answer.receipt(job, desk.menu), ephemeral=True)
@@ -110,20 +110,20 @@ class JobButton(
         await interaction.response.send_message(text, view=view, ephemeral=True)
 
     async def _retry(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         job = await interaction.client.desk.try_again(who(interaction), self.job_id)
         await interaction.followup.send(answer.TRYING_AGAIN, ephemeral=True)
         await _note(interaction, job, "tried once more")
 
     async def _drop(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         job = await interaction.client.desk.let_go(who(interaction), self.job_id)
         await interaction.followup.send(answer.let_go(job), ephemeral=True)
         await _note(interaction, job, "let go")
 
     async def _post(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         answer.require_permissions(interaction)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         job = await interaction.client.desk.redeliver(who(interaction), self.job_id)
         await interaction.followup.send(answer.redelivery(job), ephemeral=True)
         await _note(interaction, job, "posted once more")
@@ -150,7 +150,7 @@ class JobButton(
         if interaction.user.id != user_id:
             raise answer.not_yours_to_confirm(user_id)
         answer.require_permissions(interaction)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         assert interaction.message is not None
         desk = interaction.client.desk
         try:
@@ -237,7 +237,7 @@ async def on_form(interaction: "discord.Interaction[AnimaticBot]") -> None:
     if found is None:
         return
     try:
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         desk = interaction.client.desk
         typed = forms.answers_in(interaction)
         try:

@@ -4,10 +4,10 @@ Only links that Discord itself serves are followed: its files, and its copies of
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,6 +18,8 @@ from bot.errors import Refusal
 from bot.jobs.desk import FREE
 from bot.media.picture import normalise, refuse_by_size
 from bot.providers.base import Picture, PictureRules
+
+T = TypeVar("T")
 
 MOST_PICTURES = 25  # as many as a select holds
 LARGEST_SIDE = 4096  # pixels; of what Discord copied from elsewhere, it also serves smaller versions
@@ -133,3 +135,9 @@ async def fetch(http: HTTPClient, source: Source, rules: PictureRules, *, name: 
             f"{name} could not be fetched from Discord. Please try again, or attach it anew. {FREE}"
         ) from None
     return await normalise(data, rules, name=name)
+
+
+async def uncancelled(call: Awaitable[T]) -> T:
+    """The answer of a call to Discord. Whoever waits may give up; the call itself goes on: cancelled while it sleeps through
+    a global rate limit, discord.py would never let any other call go again."""
+    return await asyncio.shield(asyncio.ensure_future(call))

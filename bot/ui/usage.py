@@ -16,6 +16,7 @@ from bot.jobs.usage import Books, Month, Sheet, Usage
 from bot.media.charts import Bar, Bars, Chart
 from bot.ui import answer
 from bot.ui.settings import not_a_moderator
+from bot.ui.sources import uncancelled
 from bot.ui.text import elapsed, escaped, plain
 from bot.ui.text import money as amount
 
@@ -78,7 +79,9 @@ async def names_of(
         if guild is None:
             return f"member {member_id}"
         try:  # without the privileged intent hardly anybody is in the cache
-            member = guild.get_member(member_id) or await guild.fetch_member(member_id)
+            member = guild.get_member(member_id)
+            if member is None:
+                member = await uncancelled(guild.fetch_member(member_id))
         except discord.NotFound:
             return LEFT
         except discord.DiscordException:
@@ -304,7 +307,7 @@ class SheetButton(
     async def _give(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         everywhere = self.guild_id is None
         guild_id = await require_reader(interaction, everywhere=everywhere, guild_id=self.guild_id)
-        await interaction.response.defer(ephemeral=True, thinking=True)
+        await answer.acknowledge(interaction)
         books = interaction.client.books
         room = min(interaction.filesize_limit - ROOM, LARGEST)
         async with self.at_once:
