@@ -996,8 +996,8 @@ class Desk:
             )
         except AlreadyThere:
             raise Refusal("You have this clip in the queue once more already.") from None
-        if moved is None:
-            return await self.try_again(who, job_id)
+        if moved is None:  # by this very click, perhaps, and on since then: a new doubt is not what they saw
+            raise Refusal("There is nothing to try again here any more.")
         await self._announcer.draw(moved, Waiting(place=await self._store.place(moved)))
         self._wake()
         return moved

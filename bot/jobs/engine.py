@@ -9,7 +9,7 @@ over. A worker that cannot write its heartbeat takes and does nothing until it c
 import asyncio
 import shutil
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -69,6 +69,7 @@ GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
+TOLD_WITHIN = timedelta(minutes=15)  # at a start: ends whose process may have died before it told
 LEAST_FREE = (
     200 * 1024 * 1024
 )  # bytes of the disk: about the largest clip; with less, nothing new is paid for
@@ -78,7 +79,6 @@ ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, w
 OTHER_CLIP_PAUSE = timedelta(seconds=15)  # between looks whether the clip to compare with is there
 FIRST_LOOK = timedelta(seconds=5)
 PATIENT_LOOKS = 5  # for so many look-ups the card says that we are asking; then a person may decide
-OF_THE_LINK = frozenset({Cause.CLIP_GONE, Cause.CLIP_UNUSABLE, Cause.CLIP_TOO_LARGE})
 OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.BLOCKED_BY_DISCORD})
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
@@ -125,14 +125,17 @@ class Engine:
         self._comparisons = Comparisons(store)
         self._forgetting = False
         self._looks: dict[str, tuple[int, datetime]] = {}
-        self._in_hand: set[str] = set()
-        self._paying: set[str] = set()
-        self._late: dict[str, Accepted] = {}  # answers that came after all, and cannot be written yet
+        self._in_hand: Counter[str] = Counter()  # how many tasks work on each
+        self._paying: set[str] = set()  # references
+        self._late: dict[str, tuple[str, Accepted]] = {}  # answers that cannot be written yet, and to what
+        self._renewed: Counter[str] = Counter()  # links that were asked for anew
+        self._told: set[str] = set()  # whose doubt was told
         self._just_ready: dict[
             str, int
         ] = {}  # clips that nobody has tried to post yet, by the term in which they came
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
+        self._has_swept = False
         self._monotonic = monotonic
         self._clocks: tuple[float, datetime] | None = None
         self._woken = asyncio.Event()
@@ -208,18 +211,38 @@ class Engine:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
         async with self._store.listening(self._heard):
             await self._loop()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace.total_seconds())
+        beating = asyncio.create_task(self._keep_beating())  # nobody is to take us for dead meanwhile
+        try:
+            until = time.monotonic() + grace.total_seconds()
+            while self._tasks and (left := until - time.monotonic()) > 0:
+                await asyncio.wait(self._tasks, timeout=left)
+            late = list(self._tasks)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
         reach("engine.stopped")
         await self.hand_back()
         reach("engine.released")
 
+    async def _keep_beating(self) -> None:
+        while True:
+            await self._ownership.beat()
+            await asyncio.sleep(min(IDLE, self._ownership.beat_every.total_seconds() / 2))
+
     async def hand_back(self) -> None:
         """Give up all that this worker owns, so that others may go on at once."""
+        for job in await self._store.open_jobs((State.SUBMITTING,)):
+            await self._put_back_if_left(job)
         await self._store.release(self._ownership.worker)
+
+    async def _put_back_if_left(self, job: Job) -> None:
+        """Claimed by a commit whose answer was lost, or left by a bug: nobody works on it."""
+        if job.worker == self._ownership.worker and job.id not in self._in_hand:
+            paid = job.reference in self._paying
+            await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)), beside=True)
 
     async def _loop(self) -> None:
         while not self._stopping:
@@ -271,6 +294,9 @@ class Engine:
             else:
                 self._next_sweep = now + self._ownership.sweep_every
                 await self._sweep(now)
+                if not self._has_swept:
+                    self._has_swept = True
+                    self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
                 await self._mend_routes()
         taken, has_room = 0, self._has_room()
         for route in self._providers:
@@ -329,12 +355,12 @@ class Engine:
         that are due, or nearly so."""
         if self._stopping:
             return 0
-        due = self._schedule.due_by(now) - self._in_hand
+        due = self._schedule.due_by(now) - self._in_hand.keys()
         if not due:
             return 0
         asked = due
         if self._batching:
-            asked = self._schedule.due_by(now + ALIGNED) - self._in_hand
+            asked = self._schedule.due_by(now + ALIGNED) - self._in_hand.keys()
         # Others may have taken some while this process slept, or could not write its heartbeat.
         mine = self._ownership.worker
         owned = {job.id: job for job in await self._store.many(asked) if job.worker == mine}
@@ -375,7 +401,10 @@ class Engine:
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            self._in_hand.difference_update(job_ids)
+            for job_id in job_ids:  # another task may have begun on it meanwhile
+                self._in_hand[job_id] -= 1
+                if not self._in_hand[job_id]:
+                    del self._in_hand[job_id]
             if any(self._schedule.is_due(job_id, self._next_look) for job_id in job_ids):
                 self._woken.set()
             if not task.cancelled() and (error := task.exception()):
@@ -395,28 +424,35 @@ class Engine:
             await self._moderation.forget_blocks(now)
             await self._comparisons.forget_proposed(now)
             self._start(self._leave_old_routes())  # beside the loop, as `_tell_all`
+        doubted: set[str] = set()
+        late = set(self._late)
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
-                if job.worker == self._ownership.worker and job.id not in self._in_hand:
-                    # Claimed by a commit whose answer was lost, or left by a bug: nobody works on it.
-                    paid = job.id in self._paying
-                    await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)), beside=True)
+                await self._put_back_if_left(job)
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
                 if called_off := await self._settle(job, Cancelled(), beside=True):
                     self._start(self._announcer.clear_card(called_off))
-            elif job.id in self._late:
-                with suppress(AlreadyThere):
-                    if await self._settle(job, self._late[job.id], beside=True):
-                        del self._late[job.id]
+            elif job.id in self._late and self._late[job.id][0] == job.reference:
+                late.remove(job.id)
+                with suppress(AlreadyThere):  # still
+                    await self._settle(job, self._late[job.id][1], beside=True)
             elif job.state is State.UNSURE and age >= UNSURE_LIFE:
                 await self._settle(job, GaveUp(), beside=True)
             elif job.state is State.UNSURE:
+                doubted.add(job.id)
                 self._doubt(job, timedelta(0))
+                if job.id not in self._told and job.id not in self._in_hand:
+                    self._start(
+                        self._tell(job)
+                    )  # who wrote this may have died, or had no answer to its commit
+        self._told = doubted
+        for job_id in late:  # somebody decided otherwise
+            self._late.pop(job_id, None)
 
         # Those taken over by a commit whose answer was lost.
         owned = await self._store.owned(self._ownership.worker)
-        for job in await self._store.many(owned - self._in_hand - self._schedule.due.keys()):
+        for job in await self._store.many(owned - self._in_hand.keys() - self._schedule.due.keys()):
             self._schedule.follow(job)
 
         for job in await self._store.with_a_card_left(now - FINISHED_WITHIN):
@@ -509,7 +545,8 @@ class Engine:
         else:
             outcome = request
         moved = await self._settle(job, outcome)
-        self._paying.discard(job.id)
+        if moved or not isinstance(outcome, Accepted):
+            self._paying.discard(job.reference or "")
         if error:
             await self._failed(job.route, error)
         elif isinstance(outcome, Accepted):
@@ -540,7 +577,7 @@ class Engine:
 
     async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
-        self._paying.add(job.id)
+        self._paying.add(request.reference)
         try:
             reach("engine.paying")
             accepted = await self._providers[job.route].submit(request)
@@ -713,8 +750,10 @@ class Engine:
             del self._looks[job_id]
             return
         with structlog.contextvars.bound_contextvars(job=job.id):
-            provider = self._providers[job.route]
-            assert isinstance(provider, FindsByReference)
+            provider = self._providers.get(job.route)
+            if not isinstance(provider, FindsByReference):  # it went another way meanwhile
+                del self._looks[job_id]
+                return
             try:
                 found = await provider.find(job.reference)
                 reach("engine.looked_up")
@@ -755,8 +794,9 @@ class Engine:
             outcome = Posted(place)
         except ProviderRejected as gone:
             # The clip is paid: a dead link, or one odd answer, is asked for anew before it is given up.
-            # Other stumbles do not use its links up: while a disk is full or Discord away, a link may die.
-            if job.stumbles < MOST_LINKS or job.cause not in OF_THE_LINK:
+            # Counted apart from other trouble: while a disk is full or Discord away, a link may die.
+            if self._renewed[job.id] < MOST_LINKS:
+                self._renewed[job.id] += 1
                 outcome = await self._fresh_link(job, gone.cause)
             elif gone.cause is Cause.CLIP_TOO_LARGE:
                 outcome = CouldNotPost(gone.cause)
@@ -985,6 +1025,8 @@ class Engine:
         """
         moved = await _to_the_end(self._store.advance(job, outcome, self._now()))
         reach("engine.settled")
+        if moved is None or moved.state is not State.POSTING:
+            self._renewed.pop(job.id, None)
         if moved is None and isinstance(outcome, Accepted):
             moved = await self._adopt(job, outcome)
         if moved is None:
@@ -999,6 +1041,7 @@ class Engine:
             self._doubt(moved, FIRST_LOOK)
         else:
             self._looks.pop(job.id, None)
+            self._late.pop(job.id, None)
         if beside:
             self._start(self._tell(moved))
         else:
@@ -1007,14 +1050,16 @@ class Engine:
 
     async def _adopt(self, job: Job, accepted: Accepted) -> Job | None:
         """Others took this process for dead and the job for unsure; the answer did come: no doubt is left."""
-        found = await self._store.get(job.id)
+        found = await self._store.look(job.id)
         if found and found.state is State.UNSURE and found.reference == job.reference:
+            assert found.reference is not None
             try:
                 return await self._store.advance(found, accepted, self._now())
             except (
                 AlreadyThere
             ):  # the member has queued the clip once more: when that has ended, see `_sweep`
-                self._late[job.id] = accepted
+                log.warning("answer_waits_for_other_take", task=accepted.task)
+                self._late[job.id] = found.reference, accepted
                 return None
         if found and found.provider_task == accepted.task:
             return None  # another worker looked it up, and goes on with it

@@ -488,7 +488,7 @@ def advance(job: Job, outcome: Outcome, now: datetime) -> Job:
                 charge=Charge.CHARGED,
             )
         case Ready(clip_url), State.POSTING:
-            return to(State.POSTING, clip_url=clip_url, stumbles=job.stumbles + 1, cause=Cause.CLIP_GONE)
+            return to(State.POSTING, clip_url=clip_url, stumbles=job.stumbles + 1)
         case Broke(cause, charged), State.RENDERING:
             charge = {True: Charge.CHARGED, False: Charge.NONE, None: Charge.MAYBE}[charged]
             return to(State.FAILED, cause=cause, charge=charge)

@@ -261,7 +261,7 @@ class Store:
             saved = await self._moves.ask((job, moved, outcome))
         except IntegrityError as error:
             raise AlreadyThere(job.id) from error
-        if saved is None and await self.get(job.id) == moved:
+        if saved is None and await self.look(job.id) == moved:
             return moved  # our own commit, whose answer was lost on the way
         return saved
 
@@ -278,6 +278,9 @@ class Store:
 
         async def work(connection: AsyncConnection) -> Job | None:
             await self._lock(connection, ADMISSION_LOCK)
+            seen = await connection.execute(_as_they_are(), {"ids": [job.id]})
+            if (job.id, job.state, job.version) not in [tuple(row) for row in seen]:
+                return None  # perhaps by a commit of ours: what it reserved must not speak against it
             tally = Tally(connection)
             load = await tally.load(job.asker_id)
             admit(replace(load, spent=await tally.spent(replace(job, created_at=now), budgets)))
@@ -285,12 +288,19 @@ class Store:
             return saved
 
         try:
-            return await self._write(work, seconds=ACCEPT_SECONDS)
+            saved = await self._write(work, seconds=ACCEPT_SECONDS)
         except IntegrityError as error:
             raise AlreadyThere(job.id) from error
+        if saved is None and await self.get(job.id) == moved:
+            return moved  # our own commit, whose answer was lost on the way
+        return saved
 
     async def get(self, job_id: str) -> Job | None:
         return await self._one(jobs.c.id == job_id)
+
+    async def look(self, job_id: str) -> Job | None:
+        """As `get`, but a database that is away is asked until it answers: a paid answer may depend on it."""
+        return await _again_and_again(lambda: self.get(job_id))
 
     async def many(self, job_ids: Collection[str]) -> list[Job]:
         """The jobs of these ids, as far as they are there."""
@@ -420,6 +430,14 @@ class Store:
         query = select(jobs.c.id).where(IS_OPEN, jobs.c.worker == worker, states)
         async with self._reads.connect() as connection:
             return set((await connection.execute(query)).scalars())
+
+    async def ended_lately(self, since: datetime) -> list[Job]:
+        """Jobs that ended without a post since then, whose cards may not say so yet; some of them, the oldest first."""
+        states = jobs.c.state.in_((State.FAILED, State.CANCELLED, State.UNDELIVERABLE))
+        query = select(jobs).where(states, jobs.c.card_id.is_not(None), jobs.c.changed_at > since)
+        async with self._reads.connect() as connection:
+            rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
+            return [job_of(row) for row in rows]
 
     async def with_a_card_left(self, since: datetime) -> list[Job]:
         """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
@@ -748,7 +766,7 @@ class Store:
                     wake("")
                     await ended.wait()
                     await connection.invalidate()
-            except (DBAPIError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, also of the driver's own: it listens again
                 log.warning("listening_failed", error=type(error).__name__)
             await asyncio.sleep(1)
 
@@ -773,14 +791,12 @@ class Store:
         self, work: Callable[[AsyncConnection], Awaitable[T]], *, seconds: float | None = None
     ) -> T:
         """One transaction, whole again on serialisation and connection errors: for so long, or for ever."""
-        result: list[T] = []
-        async for attempt in stamina.retry_context(
-            on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0, wait_jitter=0.1
-        ):
-            with attempt:
-                async with self._turn(), self._writes.begin() as connection:
-                    result = [await work(connection)]
-        return result[0]
+
+        async def once() -> T:
+            async with self._turn(), self._writes.begin() as connection:
+                return await work(connection)
+
+        return await _again_and_again(once, seconds=seconds)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -807,12 +823,23 @@ class Store:
     async def _add_all(self, asked: Sequence[Request]) -> list[Job | Exception]:
         """The requests that came at the same moment, in one transaction; each is admitted or refused alone."""
 
+        tried = False
+
         async def work(connection: AsyncConnection) -> list[Job | Exception]:
+            nonlocal tried
             await self._lock(connection, ADMISSION_LOCK)
+            there: set[str] = set()
+            if tried:  # what was committed, its answer lost, must not be refused for its own weight
+                ids = {"ids": [job.id for job, _, _ in asked]}
+                there = {row.id for row in await connection.execute(_as_they_are(), ids)}
+            tried = True
             tally = Tally(connection)
             await tally.prepare({job.asker_id for job, _, _ in asked})
             answers: list[Job | Exception] = []
             for job, admit, budgets in asked:
+                if job.id in there:
+                    answers.append(job)
+                    continue
                 load = await tally.load(job.asker_id, clip=taken(job), now=job.created_at)
                 load = replace(load, spent=await tally.spent(job, budgets))
                 try:
@@ -822,13 +849,13 @@ class Store:
                 else:
                     answers.append(job)
                     tally.admit(job)
-            if new := [job for job in answers if isinstance(job, Job)]:
+            if new := [job for job in answers if isinstance(job, Job) and job.id not in there]:
                 await _record(connection, new)
             return answers
 
         try:
             return await self._write(work, seconds=ACCEPT_SECONDS)
-        except IntegrityError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised to whose it is
             return await _one_by_one(self._add_all, asked, error)
 
     async def _move_all(self, moves: Sequence[Move]) -> list[Job | Exception | None]:
@@ -839,7 +866,7 @@ class Store:
 
         try:
             return await self._write(work)
-        except IntegrityError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised to whose it is
             return await _one_by_one(self._move_all, moves, error)
 
     async def _save(self, connection: AsyncConnection, moves: Sequence[Move]) -> list[Job | None]:
@@ -847,10 +874,12 @@ class Store:
         moved first: nothing of it was written."""
         asked: dict[str, Move] = {}
         together: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-        for job, moved, outcome in sorted(moves, key=lambda move: move[0].id):
-            if job.id in asked:  # of two at the same moment, the first
-                continue
-            asked[job.id] = job, moved, outcome
+        for job, moved, outcome in moves:
+            # Of two at the same moment, the one that has seen more, for the other is stale; of two alike, the first.
+            if job.id not in asked or asked[job.id][0].version < job.version:
+                asked[job.id] = job, moved, outcome
+        for job_id in sorted(asked):
+            job, moved, _ = asked[job_id]
             was = vars(job)
             # Most fields are the very same object: comparing those would take longer than all the rest.
             changed = {
@@ -1042,9 +1071,14 @@ def _next_in_line() -> Select[Any]:
 
 
 async def _one_by_one(
-    work: Callable[[Sequence[T]], Awaitable[list[R]]], items: Sequence[T], error: IntegrityError
+    work: Callable[[Sequence[T]], Awaitable[list[R]]], items: Sequence[T], error: Exception
 ) -> list[R | Exception]:
-    """One of them broke a constraint, and the transaction with it: each alone says which."""
+    """One of them broke a constraint, or cannot be written, and the transaction with it: each alone says which.
+
+    Raises the error where it is nobody's own: the database was away.
+    """
+    if _may_pass(error):
+        raise error
     if len(items) == 1:
         return [error]
     return [answer for item in items for answer in await work([item])]
@@ -1175,6 +1209,17 @@ def _line(
 # PostgreSQL: serialization failure, deadlock; a standby that does not write yet; a lock that was not to be had
 AGAIN = {"40001", "40P01", "25006", "55P03"}
 AWAY = ("08", "53", "57")  # classes: no connection, no resources (disk, memory, connections), shut down
+
+
+async def _again_and_again(ask: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
+    """Ask once more while what is wrong may pass: for so long, or for ever."""
+    answers: list[T] = []
+    async for attempt in stamina.retry_context(
+        on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0, wait_jitter=0.1
+    ):
+        with attempt:
+            answers.append(await ask())
+    return answers[0]
 
 
 def _may_pass(error: Exception) -> bool:
