@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.failpoints import reach
@@ -234,15 +235,17 @@ class Engine:
 
     async def hand_back(self) -> None:
         """Give up all that this worker owns, so that others may go on at once."""
-        for job in await self._store.open_jobs((State.SUBMITTING,)):
-            await self._put_back_if_left(job)
+        with suppress(SQLAlchemyError, OSError):  # others will do so, less kindly
+            for job in await self._store.open_jobs((State.SUBMITTING,)):
+                if outcome := self._left(job):
+                    await self._store.advance(job, outcome, self._now())
         await self._store.release(self._ownership.worker)
 
-    async def _put_back_if_left(self, job: Job) -> None:
-        """Claimed by a commit whose answer was lost, or left by a bug: nobody works on it."""
-        if job.worker == self._ownership.worker and job.id not in self._in_hand:
-            paid = job.reference in self._paying
-            await self._settle(job, Lost(Cause.BROKEN) if paid else Busy(timedelta(0)), beside=True)
+    def _left(self, job: Job) -> Lost | Busy | None:
+        """What becomes of a claimed job that nobody works on: the commit's answer was lost, or it was left by a bug."""
+        if job.worker != self._ownership.worker or job.id in self._in_hand:
+            return None
+        return Lost(Cause.BROKEN) if job.reference in self._paying else Busy(timedelta(0))
 
     async def _loop(self) -> None:
         while not self._stopping:
@@ -429,7 +432,8 @@ class Engine:
         for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
             age = now - job.changed_at
             if job.state is State.SUBMITTING:
-                await self._put_back_if_left(job)
+                if left := self._left(job):
+                    await self._settle(job, left, beside=True)
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
                 if called_off := await self._settle(job, Cancelled(), beside=True):
                     self._start(self._announcer.clear_card(called_off))
@@ -1051,13 +1055,12 @@ class Engine:
     async def _adopt(self, job: Job, accepted: Accepted) -> Job | None:
         """Others took this process for dead and the job for unsure; the answer did come: no doubt is left."""
         found = await self._store.look(job.id)
-        if found and found.state is State.UNSURE and found.reference == job.reference:
+        if found and found.state in (State.SUBMITTING, State.UNSURE) and found.reference == job.reference:
             assert found.reference is not None
             try:
                 return await self._store.advance(found, accepted, self._now())
-            except (
-                AlreadyThere
-            ):  # the member has queued the clip once more: when that has ended, see `_sweep`
+            except AlreadyThere:
+                # The member has queued the clip once more: it is written when that has ended, see `_sweep`.
                 log.warning("answer_waits_for_other_take", task=accepted.task)
                 self._late[job.id] = found.reference, accepted
                 return None
