@@ -144,7 +144,7 @@ class Engine:
         self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
-        self._had_room = True
+        self._has_room = True
         self._stopping = False
         self._passing_on: set[str] = set()
         self.callback: Callable[[str, str], str | None] = lambda _route, _reference: None
@@ -301,14 +301,15 @@ class Engine:
                     self._has_swept = True
                     self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
                 await self._mend_routes()
-        taken, has_room = 0, self._has_room()
+        self._mind_the_disk()
+        taken = 0
         for route in self._providers:
             if self._stopping:
                 break
             if self._health.trouble(route):
                 await self._reroute(route)
                 continue
-            if not has_room:
+            if not self._has_room:
                 continue
             slots, worker = self._slots(route), self._ownership.worker
             claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
@@ -326,20 +327,15 @@ class Engine:
         """Whether this worker may take and do work: its heartbeat reaches the database."""
         return self._ownership.may_work
 
-    def _has_room(self) -> bool:
-        """Whether the clips' disk has room for another one; its owner is told in the log when that changes."""
-        there = next(
-            folder
-            for folder in (self._folder.absolute(), *self._folder.absolute().parents)
-            if folder.is_dir()
-        )
-        free = shutil.disk_usage(there).free
-        if (free < LEAST_FREE) is self._had_room:
-            self._had_room = not self._had_room
-            (log.info if self._had_room else log.error)(
-                "disk_has_room" if self._had_room else "disk_nearly_full", free_bytes=free
-            )
-        return self._had_room
+    def _mind_the_disk(self) -> None:
+        """Whether it has room for one more clip. Its owner is told in the log when that changes."""
+        folder = self._folder.absolute()
+        free = shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.is_dir())).free
+        had_room, self._has_room = self._has_room, free >= LEAST_FREE
+        if had_room and not self._has_room:
+            log.error("disk_nearly_full", free_bytes=free)
+        elif self._has_room and not had_room:
+            log.info("disk_has_room", free_bytes=free)
 
     def _mind_the_clock(self, now: datetime) -> None:
         """Where the clock was set, what is planned moves along."""
@@ -846,7 +842,7 @@ class Engine:
     async def _fetch(self, job: Job, clip: Path) -> None:
         if not clip.exists():  # noqa: ASYNC240 - quicker than a thread
             assert job.clip_url is not None
-            if not self._has_room():
+            if not self._has_room:
                 raise ProviderUnsure(Cause.BROKEN, "the disk is nearly full")
             await self._route(job).fetch(job.clip_url, clip)
 
