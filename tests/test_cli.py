@@ -13,14 +13,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from discord.http import Route
 
+from bot import __main__ as root
+from bot.config import load
 from bot.errors import Cause, ProviderUnsure
-from bot.jobs.machine import Job
+from bot.jobs.machine import Job, State
 from bot.jobs.store import open_store
 from bot.media import clip as clips
+from tests import asking
 from tests.conftest import Clock
 from tests.jobs.world import make_world
-from tests.servers.discord import BOT_ID, DiscordServer
+from tests.servers.discord import BOT_ID, CHANNEL_ID, TOKEN, DiscordServer
 from tests.servers.everything import all_routes
 from tests.servers.makevid import MakevidServer
 
@@ -211,6 +215,39 @@ async def test_run_serves_until_it_is_told_to_stop(
     assert (tmp_path / "data" / "alive").exists()
     privileged = 1 << 1 | 1 << 8 | 1 << 15
     assert not discord.identified[0]["intents"] & privileged
+
+
+async def test_a_second_signal_ends_at_once(
+    config: Path, discord: DiscordServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first waits for a paid call that is never answered; the second does not, and the row says what is known."""
+    monkeypatch.setattr(Route, "BASE", discord.api_base)
+    async with MakevidServer(clip=b"clip") as makevid:
+        makevid.next_create = "never"
+        with config.open("a") as file:
+            file.write(
+                f'[routes.makevid]\napi_key = "{makevid.api_key}"\nbase_url = "{makevid.base_url}"\n'
+                'request_timeout = 70\n[models.kling]\nroute = "makevid"\n'
+                "[network]\nallow_private_addresses = true\n"
+            )
+        async with root.build(load(config)) as animatic, animatic.bot:
+            animatic.bot.serves_commands = False
+            await root.log_in(animatic.bot, TOKEN)
+            job = await asking.animate(animatic, CHANNEL_ID)
+            process = await start("worker", "--config", config)
+            assert process.stderr
+            await asyncio.wait_for(makevid.arrived.wait(), timeout=30)
+
+            process.send_signal(signal.SIGTERM)
+            while b"stopping" not in await asyncio.wait_for(process.stderr.readline(), timeout=30):
+                assert process.returncode is None
+            process.send_signal(signal.SIGTERM)
+            code = await asyncio.wait_for(process.wait(), timeout=30)
+            found = await animatic.store.get(job.id)
+
+    assert code == 1
+    assert found
+    assert found.state is State.SUBMITTING
 
 
 async def test_the_gateway_address_comes_from_the_proxy_also_with_given_shards(

@@ -742,7 +742,9 @@ async def test_workers_killed_over_and_over_deliver_all_jobs_once(
 
         states = Counter(job.state for job in ends)
         assert set(states) <= {State.DELIVERED, State.UNSURE}, states
-        assert states[State.UNSURE] <= kills * site.slots, states  # each in its paid call when its process was killed
+        assert states[State.UNSURE] <= kills * site.slots, (
+            states
+        )  # each in its paid call when its process was killed
         creates = Counter(create.body["prompt"] for create in site.provider.creates)
         assert max(creates.values()) == 1
         delivered = [job for job in ends if job.state is State.DELIVERED]

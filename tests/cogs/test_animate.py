@@ -9,7 +9,8 @@ from typing import Any
 import discord
 import pytest
 from PIL import Image
-from simcord import ChannelHandle, assert_error
+from simcord import BackendError, ChannelHandle, assert_error
+from simcord.backend.models import Interaction
 from structlog.testing import capture_logs
 
 from bot.config import AnimateSettings
@@ -780,3 +781,19 @@ async def test_an_expired_interaction_is_only_logged(town: Town) -> None:
     assert "unexpected_error" not in [line["event"] for line in logs]
     assert not result.acknowledged
     assert await town.nothing_came_of_it()
+
+
+async def test_a_deferral_whose_answer_was_lost_counts(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """discord.py repeats it, and Discord says that it knows already: the clip is queued, and the asker reads so."""
+    defer = Interaction.defer
+
+    def take_and_say_so(self: Interaction, *args: Any, **more: Any) -> None:
+        defer(self, *args, **more)
+        raise BackendError(400, 40060, "Interaction has already been acknowledged")
+
+    monkeypatch.setattr(Interaction, "defer", take_and_say_so)
+
+    result = await town.animate(town.ada, picture=picture())
+
+    assert said(result).startswith("On its way: Kling")
+    assert (await town.job()).state is State.QUEUED

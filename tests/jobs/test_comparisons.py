@@ -3,12 +3,13 @@
 import asyncio
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
-from bot.errors import Cause, ProviderRejected, Refusal
+from bot.errors import Cause, ProviderRejected, ProviderUnsure, Refusal
 from bot.jobs.announcing import CannotPost, PostLater
 from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope, Stretch
@@ -255,6 +256,28 @@ async def test_the_second_takes_too_long(world: World) -> None:
     a, b = await pair(world, comparison_id)
     assert sorted(world.announcer.posts) == sorted([a.id, b.id])
     assert a.post_id != b.post_id
+    assert await world.audited() == []
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_the_other_clip_cannot_be_fetched(world: World) -> None:
+    """By the one that would post both: the clip that is at hand goes its own way, and not after a day."""
+    comparison_id = await start(world)
+    a, b = await pair(world, comparison_id)
+    fetch = world.provider.fetch
+
+    async def only_b(url: str, into: Path) -> None:
+        if into.stem == a.id:
+            raise ProviderUnsure(Cause.NO_ANSWER)
+        await fetch(url, into)
+
+    world.provider.fetch = only_b  # type: ignore[method-assign]
+    for _ in range(14):
+        await work(world, TOGETHER_WITHIN.total_seconds() / 10)
+
+    a, b = await pair(world, comparison_id)
+    assert (a.state, b.state) == (State.POSTING, State.DELIVERED)
+    assert world.announcer.posts == [b.id]
     assert await world.audited() == []
 
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.announcing import CannotPost, PictureGone, PostLater, Waiting
 from bot.jobs.desk import Who
-from bot.jobs.machine import Broke, Charge, Job, Ready, State, StillRendering
+from bot.jobs.machine import Accepted, Broke, Charge, Job, Outcome, Ready, State, StillRendering
+from bot.jobs.ownership import STALE
 from tests.jobs.world import World
+
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # of two that do not differ here
 
 MODERATOR = Who(id=99, channel_id=10, moderator=True)
 
@@ -151,6 +154,31 @@ async def test_a_lost_answer_is_never_a_second_submit(world: World, lost: Except
     assert len(world.provider.submits) == 1
 
 
+@on_sqlite
+@pytest.mark.usefixtures("quiet")
+async def test_a_paid_answer_that_cannot_be_written_is_never_paid_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commit fails for a reason that does not pass: a doubt for a person, not a second call."""
+    advance = world.store.advance
+
+    async def fail(job: Job, outcome: Outcome, now: datetime) -> Job | None:
+        if isinstance(outcome, Accepted):
+            raise TypeError("a bug")
+        return await advance(job, outcome, now)
+
+    monkeypatch.setattr(world.store, "advance", fail)
+    job = await world.ask()
+
+    for _ in range(4):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=10)
+
+    found = await world.now(job)
+    assert (found.state, found.charge) == (State.UNSURE, Charge.MAYBE)
+    assert len(world.provider.submits) == 1
+
+
 async def test_a_click_submits_an_unsure_job_again(world: World) -> None:
     """The asker, or a moderator, takes the risk; then, and only then, it is submitted once more."""
     world.provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
@@ -187,6 +215,31 @@ async def test_a_job_found_in_its_paid_call_becomes_unsure(world: World) -> None
     found = await world.now(job)
     assert (found.state, found.cause) == (State.UNSURE, Cause.INTERRUPTED)
     assert world.provider.submits == []
+
+
+@on_sqlite
+async def test_a_doubt_is_told_by_the_next_process(world: World) -> None:
+    """Who found it died right after writing it down: the card has to ask the member all the same."""
+    job = await world.ask()
+    await world.store.claim("makevid", slots=1, worker="the dead one", now=world.clock.now())
+    await world.store.rescue("died right after", stale=STALE, now=world.clock.now())
+
+    await world.reborn().run_due()
+
+    assert world.announcer.cards[job.id][0].state is State.UNSURE
+
+
+@on_sqlite
+async def test_an_end_is_told_by_the_next_process(world: World) -> None:
+    """The process died between writing it down and drawing it: the card does not go on rendering."""
+    job = await world.ask()
+    await world.engine.run_due()
+    ending = Broke(Cause.MODERATION, charged=False)
+    ended = await world.store.advance(await world.now(job), ending, world.clock.now())
+
+    await world.reborn().run_due()
+
+    assert world.announcer.cards[job.id][0] == ended
 
 
 async def test_a_rendering_job_is_taken_up_after_a_restart(world: World) -> None:
@@ -230,6 +283,50 @@ async def test_a_poll_without_an_answer_is_no_failure(world: World) -> None:
         await world.engine.run_due()
 
     assert (await world.now(job)).state is State.DELIVERED
+
+
+async def told_to_wait(world: World) -> Job:
+    """A rendering job whose provider, asked once, wants to be left alone for five minutes."""
+    job = await world.ask()
+    await world.engine.run_due()
+    world.provider.on_check.append(ProviderBusy(retry_after=timedelta(minutes=5)))
+    world.clock.pass_by(seconds=10)
+    await world.engine.run_due()
+    assert len(world.provider.checks) == 1
+    return job
+
+
+@on_sqlite
+@pytest.mark.parametrize("hinted", [False, True])
+async def test_a_provider_that_says_when_is_asked_then(world: World, *, hinted: bool) -> None:
+    """Not before, also when somebody says that the job has moved."""
+    job = await told_to_wait(world)
+
+    if hinted:
+        world.engine.hint(job.id)
+    world.clock.pass_by(seconds=299)
+    await world.engine.run_due()
+    assert len(world.provider.checks) == 1
+    world.clock.pass_by(seconds=1)
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+
+
+@on_sqlite
+async def test_what_was_promised_is_promised_anew_when_rendering_begins(world: World) -> None:
+    """From the provider's own queue it comes later than the submit let hope: the card says so as soon as it is known."""
+    world.provider.on_check.extend([StillRendering(queued=True), StillRendering(queued=False)])
+    job = await world.ask()
+    await world.engine.run_due()
+    submitted = world.clock.now()
+
+    while len(world.provider.checks) < 2:
+        assert world.announcer.cards[job.id][1].due == submitted + timedelta(minutes=3)
+        world.clock.pass_by(seconds=5)
+        await world.engine.run_due()
+
+    assert world.announcer.cards[job.id][1].due == world.clock.now() + timedelta(minutes=3)
 
 
 async def test_a_late_clip_is_still_posted(world: World) -> None:
@@ -295,6 +392,46 @@ async def test_an_expired_link_is_asked_for_anew(world: World) -> None:
     assert world.provider.fetches == ["https://old", "https://new"]
 
 
+NO_DISK = ProviderUnsure(Cause.BROKEN, "no space left on the device")
+
+
+@on_sqlite
+async def test_a_link_that_died_while_the_disk_was_full_is_asked_for_anew(world: World) -> None:
+    """Trouble of another kind, however often, does not use up the fresh links of a paid clip."""
+    world.provider.on_check.extend([Ready("https://old"), Ready("https://new")])
+    world.provider.on_fetch.extend([NO_DISK] * 7 + [ProviderRejected(Cause.CLIP_GONE)])
+    job = await world.ask()
+    await world.engine.run_due()
+
+    for _ in range(10):
+        world.clock.pass_by(minutes=5)
+        await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+    assert world.provider.fetches[-2:] == ["https://old", "https://new"]
+
+
+@on_sqlite
+async def test_a_link_that_died_while_discord_was_away_is_asked_for_anew(world: World) -> None:
+    """Another host, which has not the file, goes on with the job."""
+    world.announcer.on_post.extend([PostLater(Cause.DISCORD_DOWN)] * 7)
+    world.provider.on_check.extend([Ready("https://old"), Ready("https://new")])
+    job = await world.ask()
+    await world.engine.run_due()
+    while world.announcer.on_post:
+        world.clock.pass_by(minutes=5)
+        await world.engine.run_due()
+    (world.folder / f"{job.id}.mp4").unlink()
+    world.provider.on_fetch.append(ProviderRejected(Cause.CLIP_GONE))
+
+    world.reborn()
+    for _ in range(3):
+        world.clock.pass_by(minutes=5)
+        await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
+
+
 async def test_a_clip_that_is_gone_is_said_to_be_gone(world: World) -> None:
     """The provider dropped it: failed, and charged."""
     world.provider.on_check.extend([Ready("https://old"), Broke(Cause.BROKEN)])
@@ -311,6 +448,22 @@ async def test_a_clip_that_is_gone_is_said_to_be_gone(world: World) -> None:
         Cause.CLIP_GONE,
         Charge.CHARGED,
     )
+
+
+@on_sqlite
+async def test_a_clip_whose_links_never_work_is_given_up(world: World) -> None:
+    """Each new link was dead as well: after six of them, no more is asked for."""
+    world.provider.on_check.extend(Ready(f"https://link-{number}") for number in range(99))
+    world.provider.on_fetch.extend([ProviderRejected(Cause.CLIP_GONE)] * 99)
+    job = await world.ask()
+
+    for _ in range(9):
+        await world.engine.run_due()
+        world.clock.pass_by(minutes=1)
+
+    failed = await world.now(job)
+    assert (failed.state, failed.cause, failed.charge) == (State.FAILED, Cause.CLIP_GONE, Charge.CHARGED)
+    assert world.provider.fetches == [f"https://link-{number}" for number in range(7)]
 
 
 async def test_a_post_that_discord_refuses_for_now_is_tried_again(world: World) -> None:
@@ -360,6 +513,23 @@ async def test_a_clip_that_the_channel_does_not_take_goes_to_its_asker(world: Wo
 
     done = await world.now(job)
     assert (done.state, done.post_id, done.post_channel_id) == (State.DELIVERED, 3001, 77)
+    assert world.announcer.posts == []
+
+
+@on_sqlite
+async def test_what_may_be_with_its_asker_is_not_posted_in_the_channel_too(world: World) -> None:
+    """The answer to the direct message was lost; the channel would take posts again, and that makes no second one."""
+    world.announcer.on_post.append(CannotPost(Cause.NO_PERMISSION))
+    world.announcer.on_private.append(PostLater(Cause.DISCORD_DOWN))
+    job = await world.ask()
+    await world.engine.run_due()
+
+    for _ in range(3):
+        world.clock.pass_by(minutes=1)
+        await world.engine.run_due()
+
+    done = await world.now(job)
+    assert (done.state, done.post_channel_id) == (State.DELIVERED, 77)
     assert world.announcer.posts == []
 
 
@@ -524,8 +694,6 @@ async def test_stopping_lets_the_paid_call_finish(world: World) -> None:
     entered, answer = asyncio.Event(), asyncio.Event()
 
     async def slow() -> object:
-        from bot.jobs.machine import Accepted
-
         entered.set()
         await answer.wait()
         return Accepted("slow-task")
@@ -540,6 +708,43 @@ async def test_stopping_lets_the_paid_call_finish(world: World) -> None:
     await running
 
     assert (await world.now(job)).provider_task == "slow-task"
+
+
+@on_sqlite
+async def test_a_process_that_stops_is_not_taken_for_dead(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in hand has its grace, longer than a heartbeat is fresh: no doubt arises from it."""
+    monkeypatch.setattr("bot.jobs.engine.IDLE", 0.001)
+    entered, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> object:
+        entered.set()
+        await answer.wait()
+        return Accepted("slow-task")
+
+    world.provider.on_submit.append(slow)
+    job = await world.ask()
+    running = asyncio.create_task(world.engine.run())
+    await entered.wait()
+
+    world.engine.stop()
+    for _ in range(8):
+        world.clock.pass_by(seconds=5)
+        async with asyncio.timeout(10):
+            while any((await world.store.heard_of(world.clock.now())).values()):
+                pass
+    taken = await world.store.rescue("other", stale=STALE, now=world.clock.now())
+    answer.set()
+    await running
+
+    assert taken == []
+    assert [state for _, state in await world.store.history(job.id)] == [
+        State.DRAFT,
+        State.QUEUED,
+        State.SUBMITTING,
+        State.RENDERING,
+    ]
 
 
 async def test_a_call_cut_off_by_the_stop_is_unsure(world: World) -> None:

@@ -1,5 +1,6 @@
 """A route that can be asked by our own reference, and for many tasks at once."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +16,11 @@ from bot.jobs.pacing import Pace
 from bot.jobs.schedule import Schedule
 from bot.jobs.store import Store
 from tests.conftest import Clock
-from tests.jobs.world import KLING, FindingProvider, World, make_world
+from tests.jobs.world import KLING, FindingProvider, World, make_engine, make_world
+
+PATIENCE = 30  # seconds of the wall clock; nothing here takes as long
+
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # of two that do not differ here
 
 
 @pytest.fixture
@@ -224,6 +229,48 @@ async def test_no_answer_for_many_changes_nothing(world: World, finding: Finding
 
     assert len(finding.batches) == 2
     assert (await world.now(job)).state is State.DELIVERED
+
+
+@on_sqlite
+async def test_a_slow_clip_does_not_hold_up_those_that_came_with_it(
+    world: World, finding: FindingProvider
+) -> None:
+    """Two are ready in one answer: one is posted while the other is still being downloaded."""
+    go_on = asyncio.Event()
+    finding.on_fetch.append(go_on.wait)
+    jobs = [await world.ask(asker=asker) for asker in (1, 2)]
+    await world.engine.run_due()
+    world.clock.pass_by(seconds=10)
+
+    async with asyncio.timeout(PATIENCE):
+        while State.DELIVERED not in {(await world.now(job)).state for job in jobs}:
+            await world.engine._take()
+
+    assert len(world.announcer.posts) == 1
+    go_on.set()
+    await world.engine.run_due()
+    assert {(await world.now(job)).state for job in jobs} == {State.DELIVERED}
+
+
+@on_sqlite
+async def test_one_lost_answer_for_many_is_one_failure(
+    store: Store, clock: Clock, tmp_path: Path, finding: FindingProvider
+) -> None:
+    """However many were asked for in that call, the route is not taken for one that has failed so often in a row."""
+    finding.most_checks = 20
+    world = make_world(store, clock, tmp_path / "clips", provider=finding)
+    engine = make_engine(store, finding, world.announcer, clock, tmp_path / "clips", slots=5)
+    for asker in range(5):
+        await world.ask(asker=asker)
+    await engine.run_due()
+    finding.on_check.append(ProviderUnsure(Cause.NO_ANSWER))
+
+    clock.pass_by(seconds=10)
+    await engine.run_due()
+
+    assert [len(batch) for batch in finding.batches] == [5]
+    assert world.announcer.told == []
+    assert engine._health.trouble("makevid") is None
 
 
 async def test_when_most_running_jobs_are_late_what_was_learned_is_set_aside(

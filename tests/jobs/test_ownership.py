@@ -1,5 +1,6 @@
 """The heartbeat and the fence: a worker that may be thought dead does no work, and takes nothing."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from bot.jobs.announcing import Pictures
-from bot.jobs.machine import Posted, Ready, State
+from bot.jobs.desk import Who
+from bot.jobs.machine import Accepted, Posted, Ready, State
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.store import Store
 from tests.conftest import Clock
 from tests.jobs.test_store import queued
-from tests.jobs.world import FindingProvider, ScriptedProvider, World, make_world
+from tests.jobs.world import FindingProvider, ScriptedProvider, World, make_engine, make_world
+
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # of two that do not differ here
 
 
 class Wall:
@@ -220,8 +224,6 @@ async def test_a_slow_answer_still_counts(world: World) -> None:
     """Others took this process for dead; then its paid call was answered: no doubt is left, and no second call."""
 
     async def slow() -> Any:
-        from bot.jobs.machine import Accepted
-
         world.clock.pass_by(seconds=40)
         await world.store.rescue("other", stale=STALE, now=world.clock.now())
         assert (await world.now(job)).state is State.UNSURE
@@ -234,6 +236,59 @@ async def test_a_slow_answer_still_counts(world: World) -> None:
 
     assert (await world.now(job)).provider_task == "paid-task"
     assert len(world.provider.submits) == 1
+
+
+@on_sqlite
+async def test_a_slow_answer_waits_until_the_same_clip_is_not_open_twice(world: World) -> None:
+    """Meanwhile the member had queued the clip once more: both are paid then, and both are posted."""
+    entered, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Accepted:
+        entered.set()
+        await answer.wait()
+        return Accepted("paid-task")
+
+    parent = await world.ask()
+    for _ in range(2):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=10)
+    world.provider.on_submit.append(slow)
+    who, held_up = Who(id=3, channel_id=10, guild_id=1), world.engine
+    doubted = await world.desk.again(who, await world.now(parent))
+    await held_up._take()
+    await entered.wait()
+    world.clock.pass_by(seconds=40)
+    other = world.reborn()
+    await other._ownership.beat()
+    await other.recover()
+    again = await world.desk.again(who, await world.now(parent))
+
+    answer.set()
+    for _ in range(6):
+        await held_up.run_due()
+        await other.run_due()
+        world.clock.pass_by(seconds=10)
+
+    assert {(await world.now(job)).state for job in (doubted, again)} == {State.DELIVERED}
+    assert (await world.now(doubted)).provider_task == "paid-task"
+    assert len(world.provider.submits) == 3
+
+
+@on_sqlite
+async def test_a_clock_set_back_does_not_stop_the_polls(store: Store, clock: Clock, tmp_path: Path) -> None:
+    """By an hour: the clip is seen to be ready within minutes, not after the hour."""
+    world, wall = make_world(store, clock, tmp_path / "clips"), Wall()
+    engine = make_engine(store, world.provider, world.announcer, clock, tmp_path / "clips", monotonic=wall)
+    job = await world.ask()
+    await engine.run_due()
+
+    clock.pass_by(hours=-1)
+    for _ in range(10):
+        clock.pass_by(seconds=10)
+        wall.seconds += 10
+        await engine.run_due()
+
+    assert (await world.now(job)).state is State.DELIVERED
 
 
 @pytest.mark.parametrize("provider", [ScriptedProvider, FindingProvider], ids=["one by one", "together"])

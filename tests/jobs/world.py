@@ -1,7 +1,7 @@
 """A scripted provider and an announcer that writes down what it was told, for the engine and the desk."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -312,6 +312,7 @@ def make_engine(
     folder: Path,
     slots: int = 2,
     worker: str = "worker-1",
+    monotonic: Callable[[], float] | None = None,
 ) -> Engine:
     return Engine(
         store=store,
@@ -323,7 +324,7 @@ def make_engine(
         folder=folder,
         slots=lambda _route: slots,
         health=Health(store, now=clock.now),
-        monotonic=lambda: clock.at.timestamp(),
+        monotonic=monotonic or (lambda: clock.at.timestamp()),
     )
 
 

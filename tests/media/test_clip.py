@@ -2,9 +2,10 @@
 
 import io
 import math
+import os
 from array import array
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
@@ -253,6 +254,16 @@ async def test_fit_says_when_it_is_not_a_clip(tmp_path: Path, pool: Executor) ->
 
     with pytest.raises(NotAClip):
         await fit(path, 5_000_000, pool=pool)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+async def test_a_full_disk_says_nothing_of_the_clip(tmp_path: Path) -> None:
+    """An error of this machine, which may pass: the clip is not called unusable for it."""
+    path = make(tmp_path / "clip.mp4", size=(160, 120), frames=6, busy=True)
+    (tmp_path / f"clip.fitted.mp4.{os.getpid()}.part").symlink_to("/dev/full")
+
+    with ThreadPoolExecutor(1) as here, pytest.raises(OSError, match="No space left"):
+        await fit(path, path.stat().st_size // 2, pool=here)
 
 
 # The last frame

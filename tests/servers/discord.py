@@ -7,6 +7,7 @@ nonces within `nonce_window` seconds, tells and keeps a rate limit for each chan
     discord.faults.append(Fault("POST", "/messages", status=500))   # the next matching call, once
     Fault(..., status=0)            # the connection is dropped before anything is done
     Fault(..., status=0, after=True)  # … after it was done: the answer is lost
+    Fault(..., retry_after=1.5, for_all=True)  # the global rate limit
 """
 
 import asyncio
@@ -40,6 +41,7 @@ class Fault:
     code: int = 0
     after: bool = False
     retry_after: float | None = None
+    for_all: bool = False
 
 
 @dataclass
@@ -165,7 +167,7 @@ class DiscordServer:
             request.transport.abort()
             raise asyncio.CancelledError
         if fault.retry_after is not None:
-            return self._too_many(fault.retry_after, {})
+            return self._too_many(fault.retry_after, {}, for_all=fault.for_all)
         return _refusal(fault.status, fault.code, "injected by the test")
 
     def _count(self, request: web.Request) -> tuple[dict[str, str], bool]:
@@ -189,9 +191,10 @@ class DiscordServer:
         }
         return headers, used >= most
 
-    def _too_many(self, seconds: float, headers: dict[str, str]) -> web.Response:
-        body = {"message": "You are being rate limited.", "retry_after": seconds, "global": False}
-        return _json(body, status=429, headers={"Retry-After": str(seconds), **headers})
+    def _too_many(self, seconds: float, headers: dict[str, str], *, for_all: bool = False) -> web.Response:
+        body = {"message": "You are being rate limited.", "retry_after": seconds, "global": for_all}
+        scope = {"X-RateLimit-Global": "true"} if for_all else {}
+        return _json(body, status=429, headers={"Retry-After": str(seconds), **scope, **headers})
 
     async def _me(self, _request: web.Request) -> web.Response:
         return _json(_user())
@@ -276,26 +279,8 @@ class DiscordServer:
     async def _follow_up(self, request: web.Request) -> web.Response:
         body, _ = await _read_body(request)
         self.follow_ups.append(body)
-        return _json(
-            {
-                "id": str(next(self._ids)),
-                "channel_id": str(CHANNEL_ID),
-                "author": _user(),
-                "content": body.get("content") or "",
-                "components": [],
-                "attachments": [],
-                "embeds": [],
-                "mentions": [],
-                "mention_roles": [],
-                "mention_everyone": False,
-                "pinned": False,
-                "tts": False,
-                "type": 0,
-                "flags": body.get("flags", 0),
-                "timestamp": "2026-01-01T00:00:00+00:00",
-                "edited_timestamp": None,
-            }
-        )
+        data = _plain_message(next(self._ids), CHANNEL_ID, body.get("content") or "")
+        return _json({**data, "flags": body.get("flags", 0)})
 
     async def _create(self, request: web.Request) -> web.Response:
         body, files = await _read_body(request)
@@ -313,44 +298,41 @@ class DiscordServer:
         components = _resolved(body.get("components") or [], stored)
         if isinstance(components, str):
             return _refusal(400, 50035, components)
+        channel = int(request.match_info["channel"])
         data = {
-            "id": str(message_id),
-            "channel_id": request.match_info["channel"],
-            "author": _user(),
-            "content": body.get("content") or "",
+            **_plain_message(message_id, channel, body.get("content") or ""),
             "components": components,
             "attachments": [] if body.get("flags", 0) & V2 else list(stored.values()),
-            "embeds": [],
-            "mentions": [],
-            "mention_roles": [],
-            "mention_everyone": False,
-            "pinned": False,
-            "tts": False,
-            "type": 0,
             "flags": body.get("flags", 0),
-            "timestamp": "2026-01-01T00:00:00+00:00",
-            "edited_timestamp": None,
             "nonce": nonce,
         }
-        message = Message(message_id, int(request.match_info["channel"]), data, nonce, time.monotonic())
+        message = Message(message_id, channel, data, nonce, time.monotonic())
         message.data["_files"] = stored
         self.messages[message_id] = message
         self.on_message(message)
         return _json(data)
+
+    def say(self, text: str, channel: int = CHANNEL_ID) -> None:
+        """Somebody else writes in a channel."""
+        message_id = next(self._ids)
+        data = {**_plain_message(message_id, channel, text), "author": {**_user(), "id": "1", "bot": False}}
+        self.messages[message_id] = Message(message_id, channel, data, None, time.monotonic())
 
     async def _get(self, request: web.Request) -> web.Response:
         message = self._find(request)
         return _json(message.data) if message else _unknown()
 
     async def _history(self, request: web.Request) -> web.Response:
-        after = int(request.query.get("after", 0))
+        """The newest first; with `after`, those that come next after it (resources/message#get-channel-messages)."""
+        after, before = int(request.query.get("after", 0)), int(request.query.get("before", 1 << 63))
         here = [
             message
-            for message in self.visible
-            if message.channel_id == int(request.match_info["channel"]) and message.id > after
+            for message in sorted(self.visible, key=lambda message: message.id)
+            if message.channel_id == int(request.match_info["channel"]) and after < message.id < before
         ]
         limit = int(request.query.get("limit", 50))
-        return _json([message.data for message in reversed(here[-limit:])])
+        page = here[:limit] if "after" in request.query else here[-limit:]
+        return _json([message.data for message in reversed(page)])
 
     async def _edit(self, request: web.Request) -> web.Response:
         message = self._find(request)
@@ -444,6 +426,27 @@ def _resolved(components: list[Any], stored: dict[str, dict[str, Any]]) -> list[
         text = text.replace(f'"attachment://{name}"', json.dumps(stored[name]["url"]))
     resolved: list[Any] = json.loads(text)
     return resolved
+
+
+def _plain_message(message_id: int, channel: int, text: str) -> dict[str, Any]:
+    return {
+        "id": str(message_id),
+        "channel_id": str(channel),
+        "author": _user(),
+        "content": text,
+        "components": [],
+        "attachments": [],
+        "embeds": [],
+        "mentions": [],
+        "mention_roles": [],
+        "mention_everyone": False,
+        "pinned": False,
+        "tts": False,
+        "type": 0,
+        "flags": 0,
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "edited_timestamp": None,
+    }
 
 
 def _user() -> dict[str, Any]:

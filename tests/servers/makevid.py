@@ -112,6 +112,7 @@ class MakevidServer:
         self.base_url = ""
 
         self.creates: list[Create] = []
+        self.arrived = asyncio.Event()  # the first of them
         self.tasks: dict[str, Task] = {}
         self.calls: Counter[str] = Counter()  # "POST /path" and "GET /path/{id}", as often as they arrived
 
@@ -177,6 +178,7 @@ class MakevidServer:
         self.creates.append(
             Create(family=family, path=request.path, headers=request.headers.copy(), body=body)
         )
+        self.arrived.set()
         if fault == "reset_before":
             return self._reset(request)
         if not self._authorised(request):

@@ -1,0 +1,100 @@
+"""Discord takes its time over an edit: work goes on beside it, and no card is left with what was true before."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bot.errors import Cause, ProviderUnsure
+from bot.jobs.announcing import Waiting
+from bot.jobs.machine import Broke, Job, State
+from bot.jobs.store import Store
+from tests.conftest import Clock
+from tests.jobs.world import World, make_engine, make_world
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+PATIENCE = 30  # seconds of the wall clock; nothing here takes as long
+
+
+class SlowDrawing:
+    """The next drawing of a card does not come to its end before it may."""
+
+    def __init__(self, world: World) -> None:
+        self.began, self.go_on = asyncio.Event(), asyncio.Event()
+        self._draw = world.announcer.draw
+        world.announcer.draw = self.draw  # type: ignore[method-assign]
+
+    async def draw(self, job: Job, waiting: Waiting) -> None:
+        if not self.began.is_set():
+            self.began.set()
+            await self.go_on.wait()
+        await self._draw(job, waiting)
+
+
+async def until(world: World, state: State, *jobs: Job) -> None:
+    """Let what was begun go on, and nothing else, until these jobs are there."""
+    async with asyncio.timeout(PATIENCE):
+        while {(await world.now(job)).state for job in jobs} != {state}:
+            pass
+
+
+async def test_drawing_the_end_of_an_old_doubt_does_not_hold_up_the_loop(world: World) -> None:
+    """Nobody resolved it for a day; while its card is drawn, heartbeats, claims and polls go on."""
+    world.provider.on_submit.append(ProviderUnsure(Cause.NO_ANSWER))
+    await world.ask()
+    await world.engine.run_due()
+    world.clock.pass_by(hours=24, minutes=1)
+    waiting = await world.ask(asker=3)
+    slow = SlowDrawing(world)
+
+    async with asyncio.timeout(PATIENCE):
+        await world.engine._take()
+    await until(world, State.RENDERING, waiting)
+
+    assert slow.began.is_set()
+    slow.go_on.set()
+    await world.engine.run_due()
+
+
+async def test_what_is_told_after_a_rescue_is_not_older_than_the_job(world: World) -> None:
+    """A job ends while it is still being told that it was taken over: its card keeps the end."""
+    job = await world.ask()
+    await world.engine.run_due()
+    engine = world.reborn()
+    world.clock.pass_by(minutes=1)
+    slow = SlowDrawing(world)
+
+    async def broken() -> Broke:
+        await slow.began.wait()
+        return Broke(Cause.MODERATION, charged=False)
+
+    world.provider.on_check.append(broken)
+    await engine._take()
+    await until(world, State.FAILED, job)
+
+    slow.go_on.set()
+    await engine.run_due()
+
+    assert world.announcer.cards[job.id][0].state is State.FAILED
+
+
+async def test_a_place_in_line_is_not_drawn_over_a_job_that_began(
+    store: Store, clock: Clock, tmp_path: Path
+) -> None:
+    """Those at the head of the line were claimed while the line was being drawn."""
+    world = make_world(store, clock, tmp_path / "clips")
+    engine = make_engine(store, world.provider, world.announcer, clock, tmp_path / "clips", slots=0)
+    jobs = [await world.ask(asker=asker) for asker in (2, 3)]
+    slow = SlowDrawing(world)
+    engine.wake()
+    await engine._take()
+    await slow.began.wait()
+    engine._slots = lambda _route: 2
+    await engine._take()
+    await until(world, State.RENDERING, *jobs)
+
+    slow.go_on.set()
+    await engine.run_due()
+
+    assert [world.announcer.cards[job.id][0].state for job in jobs] == [State.RENDERING] * 2
