@@ -239,42 +239,6 @@ async def test_a_slow_answer_still_counts(world: World) -> None:
 
 
 @on_sqlite
-async def test_a_slow_answer_waits_until_the_same_clip_is_not_open_twice(world: World) -> None:
-    """Meanwhile the member had queued the clip once more: both are paid then, and both are posted."""
-    entered, answer = asyncio.Event(), asyncio.Event()
-
-    async def slow() -> Accepted:
-        entered.set()
-        await answer.wait()
-        return Accepted("paid-task")
-
-    parent = await world.ask()
-    for _ in range(2):
-        await world.engine.run_due()
-        world.clock.pass_by(seconds=10)
-    world.provider.on_submit.append(slow)
-    who, held_up = Who(id=3, channel_id=10, guild_id=1), world.engine
-    doubted = await world.desk.again(who, await world.now(parent))
-    await held_up._take()
-    await entered.wait()
-    world.clock.pass_by(seconds=40)
-    other = world.reborn()
-    await other._ownership.beat()
-    await other.recover()
-    again = await world.desk.again(who, await world.now(parent))
-
-    answer.set()
-    for _ in range(6):
-        await held_up.run_due()
-        await other.run_due()
-        world.clock.pass_by(seconds=10)
-
-    assert {(await world.now(job)).state for job in (doubted, again)} == {State.DELIVERED}
-    assert (await world.now(doubted)).provider_task == "paid-task"
-    assert len(world.provider.submits) == 3
-
-
-@on_sqlite
 async def test_a_clock_set_back_does_not_stop_the_polls(store: Store, clock: Clock, tmp_path: Path) -> None:
     """By an hour: the clip is seen to be ready within minutes, not after the hour."""
     world, wall = make_world(store, clock, tmp_path / "clips"), Wall()
