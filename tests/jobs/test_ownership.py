@@ -1,6 +1,5 @@
 """The heartbeat and the fence: a worker that may be thought dead does no work, and takes nothing."""
 
-import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from bot.jobs.announcing import Pictures
-from bot.jobs.desk import Who
 from bot.jobs.machine import Accepted, Posted, Ready, State
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.store import Store
