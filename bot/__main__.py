@@ -503,7 +503,7 @@ async def keep_alive_file(path: Path, engine: Engine) -> None:
     """Touch a file while the event loop turns and the database takes our heartbeat: what the container's health check
     looks at."""
     while True:
-        if engine.may_work:
+        if not engine.lapsed:
             with suppress(OSError):  # a full or read-only disk shows as an old file
                 await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
                 await asyncio.to_thread(path.touch)

@@ -323,9 +323,9 @@ class Engine:
         return taken + await self._take_due(now) + await self._take_doubts(now)
 
     @property
-    def may_work(self) -> bool:
-        """Whether this worker may take and do work: its heartbeat reaches the database."""
-        return self._ownership.may_work
+    def lapsed(self) -> bool:
+        """Whether the database has not taken the heartbeat for so long that this worker does nothing any more."""
+        return self._ownership.lapsed
 
     def _mind_the_disk(self) -> None:
         """Whether it has room for one more clip. Its owner is told in the log when that changes."""

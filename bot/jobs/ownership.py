@@ -66,6 +66,11 @@ class Ownership:
     def may_work(self) -> bool:
         return self.age < self._fence
 
+    @property
+    def lapsed(self) -> bool:
+        """It had a heartbeat, and has none any more."""
+        return self._beaten is not None and not self.may_work
+
     def holds(self, term: int) -> bool:
         """Whether what was this worker's in that term still is: since then the heartbeat has not lapsed."""
         return self.may_work and self.term == term
