@@ -1,11 +1,16 @@
 """Discord's rate limits, on the wire: they are kept before Discord has to say so."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import discord
 import pytest
 from discord.http import Route
 
+from bot import __main__ as root
+from bot.client import AnimaticBot
+from bot.jobs.store import Store
 from tests.servers.discord import CHANNEL_ID, TOKEN, DiscordServer, Fault
 
 
@@ -42,3 +47,26 @@ async def test_a_refusal_for_the_rate_is_waited_out(
             await client.get_partial_messageable(CHANNEL_ID).send("hello")
 
         assert [message.data["content"] for message in server.visible] == ["hello"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_long_limit_at_the_start_is_tried_again(
+    server: DiscordServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than our bot waits within a call: it says so in the log, and logs in when it may."""
+    async with server:
+        monkeypatch.setattr(Route, "BASE", server.api_base)
+        server.faults.append(Fault("GET", "/users/@me", retry_after=60))
+        async with AnimaticBot(store=store) as bot:
+            again = root.log_in_unless(asyncio.Event(), bot, TOKEN, commands=False)
+            monkeypatch.setattr(asyncio, "wait_for", no_pause)
+
+            assert await again
+
+            assert bot.user is not None
+        assert server.faults == []
+
+
+async def no_pause(waiting: Coroutine[Any, Any, Any], _seconds: float) -> None:
+    waiting.close()
+    raise TimeoutError

@@ -234,6 +234,8 @@ def _sentence(problem: BaseException) -> str:
             return "You may not use this here. Nothing was charged."
         case discord.NotFound():
             return "That message is gone."
+        case discord.RateLimited():
+            return "Discord lets me do no more for the moment. Please try again in a few minutes."
         case discord.Forbidden():
             return "Discord does not let me do that here. Please ask a moderator to check my permissions."
         case _:
