@@ -409,7 +409,8 @@ async def log_in_unless(stopping: asyncio.Event, bot: AnimaticBot, token: str, *
         try:
             await log_in(bot, token)
         except (aiohttp.ClientError, OSError, discord.HTTPException, discord.RateLimited) as error:
-            await bot.http.close()  # the next log-in makes a session of its own
+            await bot.http.close()
+            bot.http.connector = discord.utils.MISSING  # the next log-in makes a session of its own
             log.warning("discord_unreachable", error=type(error).__name__, again_in_seconds=backoff)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), backoff)
