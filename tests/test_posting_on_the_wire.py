@@ -21,6 +21,8 @@ from bot.config import (
     RoutesSettings,
     StoreSettings,
 )
+from bot.errors import Cause
+from bot.jobs.desk import Who
 from bot.jobs.machine import Job, State
 from bot.providers.makevid import MakevidSettings
 from bot.ui import announcer
@@ -85,6 +87,28 @@ async def open_site(folder: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Si
 async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     async with open_site(tmp_path, monkeypatch) as opened:
         yield opened
+
+
+async def test_the_nonce_of_a_deleted_post_does_not_swallow_the_next(site: Site) -> None:
+    """The first post was deleted while its answer was lost: Discord refuses that nonce, and takes the next."""
+    job = await site.rendering()
+
+    def delete_at_once(message: Message) -> None:
+        message.deleted = True
+
+    site.discord.on_message = delete_at_once
+    site.discord.faults.append(Fault("POST", MESSAGES, status=0, after=True))
+    kept = await site.later(job)
+    assert (kept.state, kept.cause) == (State.UNDELIVERABLE, Cause.POST_DELETED)
+
+    site.discord.on_message = lambda _message: None
+    await site.animatic.desk.redeliver(Who(id=1, channel_id=CHANNEL_ID), job.id)
+    done = await site.later(job, times=3)
+
+    [post] = site.discord.posts()
+    assert (done.state, done.post_id) == (State.DELIVERED, post.id)
+    assert [message.id for message in site.discord.visible] == [post.id]  # the card is gone
+    assert len(site.makevid.creates) == 1
 
 
 @pytest.mark.parametrize(("window", "posts"), [(120.0, 1), (0.0, 2)], ids=["within", "later"])

@@ -301,7 +301,9 @@ class Engine:
                     self._has_swept = True
                     self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
                 await self._mend_routes()
-                await self._ownership.beat()  # that may have taken a while, and what is claimed now is to be paid
+                await (
+                    self._ownership.beat()
+                )  # that may have taken a while, and what is claimed now is to be paid
         self._mind_the_disk()
         taken = 0
         for route in self._providers:

@@ -11,7 +11,7 @@ from bot.jobs.announcing import CannotPost, PictureGone, PostLater, Waiting
 from bot.jobs.desk import Who
 from bot.jobs.machine import Accepted, Broke, Charge, Job, Outcome, Ready, State, StillRendering
 from bot.jobs.ownership import STALE
-from tests.jobs.world import World
+from tests.jobs.world import Slow, World
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # of two that do not differ here
 
@@ -691,20 +691,14 @@ async def test_the_trouble_of_one_job_is_not_that_of_others(world: World) -> Non
 
 async def test_stopping_lets_the_paid_call_finish(world: World) -> None:
     """A stop during the paid call waits for its answer and writes it down."""
-    entered, answer = asyncio.Event(), asyncio.Event()
-
-    async def slow() -> object:
-        entered.set()
-        await answer.wait()
-        return Accepted("slow-task")
-
-    world.provider.on_submit.append(slow)
+    answer = Slow(Accepted("slow-task"))
+    world.provider.on_submit.append(answer)
     job = await world.ask()
     running = asyncio.create_task(world.engine.run())
-    await entered.wait()
+    await answer.asked()
 
     world.engine.stop()
-    answer.set()
+    answer.go_on()
     await running
 
     assert (await world.now(job)).provider_task == "slow-task"
@@ -716,17 +710,11 @@ async def test_a_process_that_stops_is_not_taken_for_dead(
 ) -> None:
     """What is in hand has its grace, longer than a heartbeat is fresh: no doubt arises from it."""
     monkeypatch.setattr("bot.jobs.engine.IDLE", 0.001)
-    entered, answer = asyncio.Event(), asyncio.Event()
-
-    async def slow() -> object:
-        entered.set()
-        await answer.wait()
-        return Accepted("slow-task")
-
-    world.provider.on_submit.append(slow)
+    answer = Slow(Accepted("slow-task"))
+    world.provider.on_submit.append(answer)
     job = await world.ask()
     running = asyncio.create_task(world.engine.run())
-    await entered.wait()
+    await answer.asked()
 
     world.engine.stop()
     for _ in range(8):
@@ -735,7 +723,7 @@ async def test_a_process_that_stops_is_not_taken_for_dead(
             while any((await world.store.heard_of(world.clock.now())).values()):
                 pass
     taken = await world.store.rescue("other", stale=STALE, now=world.clock.now())
-    answer.set()
+    answer.go_on()
     await running
 
     assert taken == []

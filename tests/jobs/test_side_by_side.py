@@ -16,34 +16,11 @@ from bot.jobs.ownership import STALE
 from bot.jobs.store import Store
 from tests.conftest import Clock
 from tests.jobs.test_store import a_job
-from tests.jobs.world import FindingProvider, World, make_world
+from tests.jobs.world import PATIENCE, FindingProvider, Slow, World, make_world
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 MEMBER = Who(id=2, channel_id=10, guild_id=1)
-PATIENCE = 10  # seconds of the wall clock; nothing here takes as long
-
-
-class Slow:
-    """What is asked for, and gets this answer when it may."""
-
-    def __init__(self, answer: Any = None) -> None:
-        self._answer = answer
-        self._asked, self._go_on = asyncio.Event(), asyncio.Event()
-
-    async def __call__(self) -> Any:
-        self._asked.set()
-        await self._go_on.wait()
-        if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
-
-    async def asked(self) -> None:
-        async with asyncio.timeout(PATIENCE):
-            await self._asked.wait()
-
-    def go_on(self) -> None:
-        self._go_on.set()
 
 
 async def look_round(world: World, times: int = 3) -> None:

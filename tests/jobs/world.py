@@ -1,5 +1,6 @@
 """A scripted provider and an announcer that writes down what it was told, for the engine and the desk."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from bot.jobs.store import Store
 from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
 
+PATIENCE = 10  # seconds of the wall clock; nothing here takes as long
 PICTURE = Picture(data=b"picture", media_type="image/png", width=640, height=480)
 
 KLING = Capabilities(
@@ -107,6 +109,28 @@ async def _next(script: deque[Any], usual: Any) -> Any:
     if callable(answer):
         return await answer()
     return answer
+
+
+class Slow:
+    """What is asked for, and gets this answer when it may."""
+
+    def __init__(self, answer: Any = None) -> None:
+        self._answer = answer
+        self._asked, self._go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> Any:
+        self._asked.set()
+        await self._go_on.wait()
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+    async def asked(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._asked.wait()
+
+    def go_on(self) -> None:
+        self._go_on.set()
 
 
 def require(ours: Ours) -> None:

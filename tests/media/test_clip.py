@@ -1,5 +1,6 @@
 """What a clip is, and how it is brought to one that Discord plays and takes."""
 
+import errno
 import io
 import math
 import os
@@ -256,6 +257,26 @@ async def test_fit_says_when_it_is_not_a_clip(tmp_path: Path, pool: Executor) ->
         await fit(path, 5_000_000, pool=pool)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM])
+async def test_what_this_machine_lacks_says_nothing_of_the_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """FFmpeg's own errors for it, which may pass: the clip is not called unusable for them."""
+    path = make(tmp_path / "clip.mp4", size=(160, 120), frames=6, busy=True)
+    opened = av.open
+
+    def lacking(file: object, mode: str = "r", **options: object) -> object:
+        if mode == "w":
+            av.error.err_check(-number)
+        return opened(file, mode, **options)
+
+    monkeypatch.setattr(av, "open", lacking)
+
+    with ThreadPoolExecutor(1) as here, pytest.raises(OSError, match=os.strerror(number)):
+        await fit(path, path.stat().st_size // 2, pool=here)
+
+
+# The same from a real device, where the machine has one; the test above says it of every machine.
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 async def test_a_full_disk_says_nothing_of_the_clip(tmp_path: Path) -> None:
     """An error of this machine, which may pass: the clip is not called unusable for it."""

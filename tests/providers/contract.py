@@ -406,8 +406,9 @@ class Rig(ABC):
         """What passes between one poll and the next, where the server does not see to it."""
 
     def callback(self, task: str, case: Case) -> tuple[Mapping[str, str], bytes]:
-        """The headers and body of a callback about a task, as HEARD, FORGED, REPLAYED or TOO_OLD wants it."""
-        raise NotImplementedError
+        """The headers and body of a callback about a task, as HEARD, FORGED, REPLAYED or TOO_OLD wants it: of a route that
+        `hears`, and so has its own."""
+        raise AssertionError(f"{type(self).__name__} hears no callbacks, and was asked for one")
 
     @classmethod
     def reason_lacking(cls, case: Case) -> str | None:
