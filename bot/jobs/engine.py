@@ -71,9 +71,7 @@ LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
 TOLD_WITHIN = timedelta(minutes=15)  # at a start: ends whose process may have died before it told
-LEAST_FREE = (
-    200 * 1024 * 1024
-)  # bytes of the disk: about the largest clip; with less, nothing new is paid for
+LEAST_FREE = 200 * 1024 * 1024  # bytes of the disk, about the largest clip: with less, nothing new is begun
 DRAWN_QUEUE = 10
 MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
 ALIGNED = timedelta(seconds=2)  # polls so near to each other go out together, where a route takes many
@@ -131,9 +129,7 @@ class Engine:
         self._late: dict[str, tuple[str, Accepted]] = {}  # answers that cannot be written yet, and to what
         self._renewed: Counter[str] = Counter()  # links that were asked for anew
         self._told: set[str] = set()  # whose doubt was told
-        self._just_ready: dict[
-            str, int
-        ] = {}  # clips that nobody has tried to post yet, by the term in which they came
+        self._just_ready: dict[str, int] = {}  # in which term a clip came that nobody has tried to post yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._has_swept = False
@@ -301,9 +297,8 @@ class Engine:
                     self._has_swept = True
                     self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
                 await self._mend_routes()
-                await (
-                    self._ownership.beat()
-                )  # that may have taken a while, and what is claimed now is to be paid
+                # That may have taken a while, and what is claimed now is to be paid.
+                await self._ownership.beat()
         self._mind_the_disk()
         taken = 0
         for route in self._providers:
@@ -371,6 +366,7 @@ class Engine:
             job = owned.get(job_id)
             if job is None or job.state not in (State.RENDERING, State.POSTING):
                 self._schedule.drop(job_id)
+                self._just_ready.pop(job_id, None)
             elif job.state is State.RENDERING and job.route in self._batching:
                 together[job.route].append(job)
             else:
@@ -446,9 +442,8 @@ class Engine:
                 doubted.add(job.id)
                 self._doubt(job, timedelta(0))
                 if job.id not in self._told and job.id not in self._in_hand:
-                    self._start(
-                        self._tell(job)
-                    )  # who wrote this may have died, or had no answer to its commit
+                    # Who wrote this may have died, or had no answer to its commit.
+                    self._start(self._tell(job))
         self._told = doubted
         for job_id in late:  # somebody decided otherwise
             self._late.pop(job_id, None)
@@ -811,9 +806,8 @@ class Engine:
             outcome = self._stumbled(job, later.cause, later.retry_after)
         except CannotPost as refused:
             if refused.cause in OUT_OF_THE_CHANNEL and job.cause is not refused.cause:
-                noted = await self._settle(
-                    job, Stumbled(refused.cause, timedelta(0))
-                )  # before the message is sent
+                # Noted before the message is sent: it may be there though its answer is lost.
+                noted = await self._settle(job, Stumbled(refused.cause, timedelta(0)))
                 if noted is None:
                     return
                 job = noted
