@@ -1,6 +1,6 @@
-"""Asks for a clip as `/animate` does, or for two as `/compare`, in a process that may die: for the kill matrix.
+"""Asks for a clip as `/animate` does, for two as `/compare`, or does what a click does, in a process that may die.
 
-`python -m tests.asking CONFIG CHANNEL [compare]`
+For the kill matrix: `python -m tests.asking CONFIG CHANNEL [compare | cancel JOB | try_again JOB | …]`.
 """
 
 import asyncio
@@ -37,13 +37,33 @@ async def compare(animatic: root.Animatic, channel: int) -> list[Job]:
     return await comparing.start(who, proposed.id, fetch)
 
 
-async def main(config_path: Path, channel: int, what: str = "animate") -> None:
+async def cancel(animatic: root.Animatic, channel: int, job_id: str) -> Job:
+    return await animatic.desk.cancel(Who(id=1, channel_id=channel), job_id)
+
+
+async def try_again(animatic: root.Animatic, channel: int, job_id: str) -> Job:
+    return await animatic.desk.try_again(Who(id=1, channel_id=channel), job_id)
+
+
+async def let_go(animatic: root.Animatic, channel: int, job_id: str) -> Job:
+    return await animatic.desk.let_go(Who(id=1, channel_id=channel), job_id)
+
+
+async def redeliver(animatic: root.Animatic, channel: int, job_id: str) -> Job:
+    return await animatic.desk.redeliver(Who(id=1, channel_id=channel), job_id)
+
+
+ASKED = {"animate": animate, "compare": compare}
+CLICKED = {"cancel": cancel, "try_again": try_again, "let_go": let_go, "redeliver": redeliver}
+
+
+async def main(config_path: Path, channel: int, what: str = "animate", *more: str) -> None:
     config = load(config_path)
     root.use_api_base(config)
     async with root.build(config) as animatic, animatic.bot:
         animatic.bot.serves_commands = False
         await root.log_in(animatic.bot, root.required_token(config))
-        await (compare if what == "compare" else animate)(animatic, channel)
+        await {**ASKED, **CLICKED}[what](animatic, channel, *more)
 
 
 if __name__ == "__main__":

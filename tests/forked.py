@@ -1,6 +1,7 @@
 """Processes of the bot's, each forked from one that has imported everything: the kill matrix starts hundreds."""
 
 import asyncio
+import gc
 import importlib
 import multiprocessing
 import os
@@ -13,11 +14,12 @@ from pathlib import Path
 from bot import failpoints
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["bot.__main__", "tests.asking"])
+_forks.set_forkserver_preload(["bot.__main__", "bot.cli", "tests.asking"])
 
 
 def _program(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
     """What `python -m arguments` does, told on stderr into `log`."""
+    gc.freeze()  # what was imported before is not looked through again in each
     os.environ.clear()
     os.environ.update(environment)
     with log.open("wb") as errors:

@@ -9,18 +9,15 @@ import ast
 import asyncio
 import json
 import os
-import signal
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from datetime import timedelta
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import asyncpg
-import av
 import pytest
 from discord.http import Route
 from sqlalchemy import update
@@ -30,30 +27,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot import __main__ as root
 from bot.config import load
 from bot.failpoints import FAIL_POINTS, HALTED, KILLED
-from bot.jobs.audit import audit
 from bot.jobs.comparisons import Comparison, Comparisons
 from bot.jobs.machine import OPEN, Job, State
 from bot.jobs.tables import comparisons
-from bot.media.clip import write_clip
-from tests.asking import animate, compare
+from tests.asking import CLICKED, compare
+from tests.conftest import new_sqlite
 from tests.forked import Forked
-from tests.servers.discord import TOKEN, DiscordServer, Fault, Message
-from tests.servers.kling import KlingServer
+from tests.processes import PRICE_CENTS, ROOT, Site, found_by_audit, open_site, until, until_async
+from tests.servers.discord import TOKEN, DiscordServer, Fault
 from tests.servers.makevid import MakevidServer
 
-ROOT = Path(__file__).parent.parent
-STALE_SECONDS = 3
-AT_ONCE = 6
-PRICE_CENTS = 35
+AT_ONCE = 10
 MANY_JOBS = int(os.environ.get("ANIMATIC_KILLED_JOBS", "30"))
 LEAST_KILLS = 6
 COMPARISONS = 8
-VARIANTS = {"makevid": "kling", "kling": "kling-2.6"}
-OTHERS = {"makevid": "luma", "kling": "kling-3.0"}
 
-# Points that a worker passes more than once: which move of the job is meant.
+# Points that a worker passes with each move of a job: the moves that are meant.
 PASSES = {
-    "store.uncommitted": ("claim", "Accepted", "Ready", "Posted"),
+    "store.uncommitted": ("Begun", "Accepted", "Ready", "Posted"),
     "engine.settled": ("Accepted", "Ready", "Posted"),
 }
 # Points that are reached only by whoever takes over from a worker that died earlier.
@@ -80,13 +71,27 @@ IN_DOUBT = {
     "engine.paying",
     "makevid.answered",
     "engine.answered",
-    "store.uncommitted:2",
+    "store.uncommitted/Accepted",
 }
 # Beside those, where the two routes go apart. All other rows are alike on both, and run on the second only when asked for.
-ROUTES_DIFFER = {"engine.looked_up", "engine.checked_many", "engine.rescued", "engine.settled:1"}
+ROUTES_DIFFER = {"engine.looked_up", "engine.checked_many", "engine.rescued", "engine.settled/Accepted"}
 EVERY_ROW = "ANIMATIC_EVERY_ROW" in os.environ
 PRIVATELY = {"engine.posted_privately"}  # the channel takes no posts; the asker does
 NEVER_QUEUED = {"desk.drafted", "desk.card_posted"}
+# What people do by a click. Where it was not committed, they click again.
+CLICKS = {
+    "cancel": ("store.uncommitted/Cancelled", "desk.cancelled"),
+    "try_again": ("store.uncommitted/TriedAgain", "desk.tried_again"),
+    "let_go": ("store.uncommitted/GaveUp", "desk.let_go"),
+    "redeliver": ("store.uncommitted/Redelivered", "desk.redelivered"),
+}
+CLICK_ROWS = [
+    (click, row)
+    for click, rows in CLICKS.items()
+    for row in rows
+    if EVERY_ROW or row.startswith("desk.") or click == "try_again"
+]
+ONLY_CLICKED = {row for _, row in CLICK_ROWS if row.startswith("desk.")}
 # Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
 # never queued; both clips in one post, also where each of two machines has one of them, or the provider neither any more; each
 # in its own, since Discord refuses the one for both; one alone, as the provider refuses the other or nobody knows whether it
@@ -100,13 +105,13 @@ COMPARED = {
         "announcer.fitted",
         "engine.pair_posted",
         "engine.pair_noted",
-        "engine.settled:5",
-        "engine.settled:6",
+        "engine.settled/Posted",
+        "engine.settled/Posted:2",
         "announcer.card_deleted:1",
     ),
     "two machines": ("engine.pair_begun", "engine.pair_posted", "engine.pair_noted"),
     "clips gone": ("engine.pair_posted",),
-    "apart": ("engine.parted", "engine.posted:1", "engine.settled:5"),
+    "apart": ("engine.parted", "engine.posted:1", "engine.settled/Posted"),
     "one refused": ("engine.parted",),
     "one in doubt": ("engine.answered:2",),
     "result": ("engine.revealed", "engine.result_drawn"),
@@ -123,7 +128,7 @@ ONLY_COMPARED = {
 }
 SELDOM = {
     ("together", "announcer.fitted"),
-    ("together", "engine.settled:6"),
+    ("together", "engine.settled/Posted:2"),
     ("together", "announcer.card_deleted:1"),
     *(("two machines", row) for row in COMPARED["two machines"]),  # half a minute each, most of it waiting
     ("apart", "engine.posted:1"),
@@ -137,9 +142,9 @@ ROWS = [
     (route, row)
     for route in ("makevid", "kling")
     for point in FAIL_POINTS
-    if point not in ONLY_COMPARED
+    if point not in ONLY_COMPARED | ONLY_CLICKED
     if ONLY_ON.get(point, route) == route
-    for row in ([f"{point}:{n}" for n, _ in enumerate(PASSES[point], 1)] if point in PASSES else [point])
+    for row in ([f"{point}/{move}" for move in PASSES[point]] if point in PASSES else [point])
     if EVERY_ROW or route == "makevid" or row in IN_DOUBT | ROUTES_DIFFER
 ]
 # A process that sleeps until others have taken its job over. Inside of a transaction only on PostgreSQL: SQLite has one writer.
@@ -153,7 +158,7 @@ SLEEPING_ROWS = [
         ("makevid", "engine.pictures"),
         ("makevid", "engine.paying"),
         ("makevid", "announcer.fitted"),
-        ("makevid", "store.uncommitted:2"),
+        ("makevid", "store.uncommitted/Accepted"),
     }
 ]
 UNPAID = {"engine.claimed", "engine.pictures"}  # who wakes here pays no more: others made a doubt of it
@@ -189,19 +194,8 @@ def test_every_fail_point_is_in_the_matrix() -> None:
     ]
 
     assert sorted(reached) == sorted(FAIL_POINTS)
-    assert {row.partition(":")[0] for _, row in [*ROWS, *COMPARED_ROWS]} == set(FAIL_POINTS)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A second of video that Discord plays as it is."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with write_clip(path, width=64, height=64, frames_per_second=Fraction(24)) as writer:
-        for number in range(24):
-            frame = av.VideoFrame(64, 64, "rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 24)
-            writer.add(frame)
-    return path.read_bytes()
+    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS]
+    assert {re.split("[/:]", row)[0] for _, row in rows} == set(FAIL_POINTS)
 
 
 @pytest.fixture
@@ -212,182 +206,24 @@ async def discord(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DiscordServe
         yield server
 
 
-@dataclass
-class Site:
-    """A database, a gateway and a channel of its own, the processes that work there, and what is to be seen."""
-
-    folder: Path
-    database: str
-    discord: DiscordServer
-    route: str
-    provider: MakevidServer | KlingServer
-    channel: int
-    animatic: root.Animatic
-    processes: list[Forked]
-    slots: int = 10
-
-    def config(self, machine: str) -> Path:
-        """Of one machine: all is shared but the folder of clips."""
-        path = self.folder / f"{machine}.toml"
-        path.write_text(
-            f"""
-            [discord]
-            token = "{TOKEN}"
-            api_base = "{self.discord.api_base}"
-            [store]
-            url = "{self.database}"
-            [data]
-            folder = "{(self.folder / machine).as_posix()}"
-            [network]
-            allow_private_addresses = true
-            [engine]
-            stale_after = {STALE_SECONDS}
-            [animate]
-            active_per_member = 1000
-            active_total = 1000
-            [routes.{self.route}]
-            slots = {self.slots}
-            api_key = "test-key"
-            base_url = "{self.provider.base_url}"
-            first_poll_seconds = 0.2
-            [models.kling]
-            route = "{self.route}"
-            variant = "{VARIANTS[self.route]}"
-            price = 0.07
-            [models.other]
-            route = "{self.route}"
-            variant = "{OTHERS[self.route]}"
-            price = 0.07
-            """
-        )
-        return path
-
-    async def ask(self, prompt: str = "waves") -> Job:
-        return await animate(self.animatic, self.channel, prompt)
-
-    async def start(
-        self, machine: str, *, fail_at: str = "", halt_at: str = "", program: tuple[str, ...] = ()
-    ) -> Forked:
-        """A worker on that machine, or another program of ours."""
-        config = self.config(machine)
-        (self.folder / machine / "alive").unlink(missing_ok=True)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
-        process = Forked(
-            program or ("bot", "worker", "--config", str(config)),
-            log=self.folder / f"{machine}-{len(self.processes)}.log",
-            environment={
-                **environment,
-                "PYTHONPATH": str(ROOT),
-                **({"ANIMATIC_HALT_AT": halt_at} if halt_at else {"ANIMATIC_FAIL_AT": fail_at}),
-            },
-        )
-        self.processes.append(process)
-        return process
-
-    async def wake(self, process: Forked) -> None:
-        """Let it go on from there, until it has written its heartbeat again, as the other one does."""
-        process.send_signal(signal.SIGCONT)
-
-        async def both_live() -> bool:
-            heard = await self.animatic.store.heard_of(root.system_clock())
-            return sum(ago < timedelta(seconds=STALE_SECONDS / 2) for ago in heard.values()) == 2
-
-        await until_async(both_live)
-
-    async def stop(self, machine: str, process: Forked) -> int:
-        """SIGTERM, as soon as the process listens to it; its exit code."""
-        await until(lambda: (self.folder / machine / "alive").exists() or process.returncode is not None)
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(process.wait(), 60)
-
-    async def ended(self, job: Job, *states: State) -> Job:
-        """The job, once it has come to an end or into doubt."""
-        found = job
-
-        async def look() -> bool:
-            nonlocal found
-            found = await self.animatic.store.get(job.id) or found
-            return found.state in states if states else found.state not in OPEN - {State.UNSURE}
-
-        await until_async(look)
-        return found
-
-    def messages(self) -> list[Message]:
-        return [message for message in self.discord.visible if message.channel_id == self.channel]
-
-    def posts(self) -> list[Message]:
-        return [post for post in self.discord.posts() if post.channel_id == self.channel]
-
-    def logs(self) -> str:
-        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    async def look() -> bool:
-        return condition()
-
-    await until_async(look, seconds)
-
-
-async def until_async(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - what happens is in other processes
-            await asyncio.sleep(0.1)
-
-
-@asynccontextmanager
-async def open_site(
-    folder: Path,
-    database: str,
-    discord: DiscordServer,
-    clip: bytes,
-    channel: int,
-    opening: asyncio.Lock,
-    route: str = "makevid",
-) -> AsyncIterator[Site]:
-    """`opening`: Alembic makes one schema at a time in a process."""
-    folder.mkdir()
-    async with AsyncExitStack() as stack:
-        provider: MakevidServer | KlingServer
-        if route == "kling":
-            provider = await stack.enter_async_context(KlingServer(clip=clip, polls_until_done=0))
-        else:
-            provider = await stack.enter_async_context(MakevidServer(clip=clip, polls_until_done=0))
-        site = Site(folder, database, discord, route, provider, channel, None, [])  # type: ignore[arg-type]
-        async with opening:
-            site.animatic = await stack.enter_async_context(root.build(load(site.config("parent"))))
-        await stack.enter_async_context(site.animatic.bot)
-        site.animatic.bot.serves_commands = False
-        await root.log_in(site.animatic.bot, TOKEN)
-        try:
-            yield site
-        finally:
-            for process in site.processes:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-
-
 async def databases(kind: str, folder: Path) -> AsyncIterator[str]:
-    """Addresses of empty databases of the kind that `kind` is an address of."""
-    url = make_url(kind)
-    number = 0
+    """Addresses of databases without jobs, of the kind of this one."""
+    url, number = make_url(kind), 0
     while True:
         number += 1
         if url.drivername.startswith("sqlite"):
-            yield f"sqlite+aiosqlite:///{(folder / f'{number}.db').as_posix()}"
+            yield new_sqlite(folder / f"{number}.db")
             continue
         name = f"{url.database}_{number}"
         connection = await asyncpg.connect(
             url.set(drivername="postgresql").render_as_string(hide_password=False)
         )
-        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {url.database}")
         await connection.close()
         yield url.set(database=name).render_as_string(hide_password=False)
 
 
-async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
+async def die_and_recover(site: Site, row: str) -> None:
     """One row: a process dies at the point, another one takes over; then what is left is looked at."""
     # On SQLite the same machine goes on; on PostgreSQL another, which has none of the files.
     second = "first" if "sqlite" in site.database else "second"
@@ -417,8 +253,7 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
     recovering = await site.start(second)
     if row in NEVER_QUEUED:
         assert await site.stop(second, recovering) == 0
-        async with opening:
-            await much_later(site)
+        await much_later(site)
     # A doubt is an end only where nobody can be asked.
     job = await site.ended(job, *(set(State) - OPEN if site.route == "kling" else ()))
     if job.state is State.DELIVERED:  # the card goes too, however the process died
@@ -438,7 +273,7 @@ async def die_and_recover(site: Site, row: str, opening: asyncio.Lock) -> None:
         )
 
 
-async def sleep_and_wake(site: Site, row: str, opening: asyncio.Lock) -> None:
+async def sleep_and_wake(site: Site, row: str) -> None:
     """One row: a process stands still at the point, another one takes over; then the first goes on as if nothing were."""
     after = AFTER[site.route]
     job = await site.ask()
@@ -464,7 +299,59 @@ async def sleep_and_wake(site: Site, row: str, opening: asyncio.Lock) -> None:
     await check(site, job, doubt=unpaid)
 
 
-async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.Lock) -> None:
+async def die_at_a_click(site: Site, click: str, row: str) -> None:
+    """One row: the process that serves a click dies; where it had not written it, the member clicks again."""
+    store, second = site.animatic.store, "first" if "sqlite" in site.database else "second"
+    job = await site.ask()
+    if click == "redeliver":  # neither the channel nor its asker takes the clip
+        posting, private = f"/channels/{site.channel}/messages", "/users/@me/channels"
+        site.discord.faults.append(Fault("POST", posting, status=403, code=50013))
+        site.discord.faults.append(Fault("POST", private, status=403, code=50007))
+        working = await site.start("first")
+        job = await site.ended(job, State.UNDELIVERABLE)
+        assert await site.stop("first", working) == 0
+    elif click != "cancel":
+        dying = await site.start("first", fail_at="makevid.answered")
+        assert await asyncio.wait_for(dying.wait(), 60) == KILLED
+        working = await site.start(second)
+        job = await site.ended(job, State.UNSURE)
+        assert await site.stop(second, working) == 0
+
+    program = ("tests.asking", str(site.config("desk")), str(site.channel), click, job.id)
+    clicking = await site.start("desk", fail_at=row, program=program)
+    assert await asyncio.wait_for(clicking.wait(), 60) == KILLED, "did not come to the point"
+    if row.startswith("store."):
+        assert await store.get(job.id) == job
+        await CLICKED[click](site.animatic, site.channel, job.id)
+
+    recovering = await site.start(second)
+    ended = await site.ended(job, *(set(State) - OPEN))
+    shown = ended.post_id or ended.card_id
+    await until(lambda: [message.id for message in site.messages()] == [shown])
+    if ended.state is not State.DELIVERED:  # the card tells of it, whoever draws it
+        await until(lambda: "custom_id" not in json.dumps(site.messages()[0].data["components"]))
+    assert await site.stop(second, recovering) == 0, site.logs()
+
+    assert "Traceback" not in site.logs(), site.logs()
+    reserved = {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
+    state, money, creates = {
+        "cancel": (State.CANCELLED, reserved, 0),
+        "try_again": (
+            State.DELIVERED,
+            {"reserve": 2 * PRICE_CENTS, "doubt": PRICE_CENTS, "charge": PRICE_CENTS},
+            2,
+        ),
+        "let_go": (State.FAILED, {"reserve": PRICE_CENTS, "doubt": PRICE_CENTS}, 1),
+        "redeliver": (State.DELIVERED, {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}, 1),
+    }[click]
+    assert ended.state is state
+    assert await store.money(job.id) == money
+    assert len(site.provider.creates) == creates
+    assert len(site.posts()) == (state is State.DELIVERED)
+    assert await found_by_audit(site) == []
+
+
+async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
     """As `die_and_recover`, of two clips that belong together."""
     store, second = site.animatic.store, "first" if "sqlite" in site.database else "second"
     if row.startswith("desk."):
@@ -502,8 +389,7 @@ async def die_in_a_comparison(site: Site, end: str, row: str, opening: asyncio.L
         assert {job.state for job in in_doubt} == {State.UNSURE, State.POSTING}
     if end in ("never queued", "one in doubt"):
         assert await site.stop(second, recovering) == 0
-        async with opening:
-            await much_later(site)
+        await much_later(site)
     else:
         ended = [await site.ended(job) for job in jobs]
         shown = sorted({job.post_id or job.card_id for job in ended})
@@ -606,19 +492,6 @@ async def much_later(site: Site) -> None:
         await later.engine.hand_back()
 
 
-async def found_by_audit(site: Site) -> list[str]:
-    """What `animatic jobs check` finds wrong."""
-    looked = audit(
-        site.animatic.store,
-        now=root.system_clock,
-        deadline=site.animatic.menu.deadline,
-        folder=site.folder / "first" / "clips",
-        keep=timedelta(days=7),
-        one_machine=False,
-    )
-    return [f"{found.invariant} {found.what}" async for found in looked if not found.notice]
-
-
 async def check(site: Site, job: Job, *, doubt: bool, queued: bool = True) -> None:
     """What must be true at the end of every row, however its processes fared."""
     money = await site.animatic.store.money(job.id)
@@ -644,9 +517,7 @@ async def check(site: Site, job: Job, *, doubt: bool, queued: bool = True) -> No
     assert moves[-1][1] is job.state
 
 
-async def test_a_process_may_die_anywhere(
-    database: str, discord: DiscordServer, clip: bytes, tmp_path: Path
-) -> None:
+async def test_a_process_may_die_anywhere(database: str, discord: DiscordServer, tmp_path: Path) -> None:
     """One create, one post, balanced money, for every fail point; and a doubt only where nobody can tell.
 
     `make matrix` runs every row on both routes.
@@ -654,39 +525,44 @@ async def test_a_process_may_die_anywhere(
     await live_through_all(
         database,
         discord,
-        clip,
         tmp_path,
         {f"{route} {row}": (route, partial(die_and_recover, row=row)) for route, row in ROWS},
     )
 
 
-async def test_a_process_may_sleep_anywhere(
-    database: str, discord: DiscordServer, clip: bytes, tmp_path: Path
-) -> None:
+async def test_a_process_may_sleep_anywhere(database: str, discord: DiscordServer, tmp_path: Path) -> None:
     """One create, one post, balanced money also where a process goes on with what others took over meanwhile."""
     rows = {
         f"{route} {row}, asleep": (route, partial(sleep_and_wake, row=row))
         for route, row in SLEEPING_ROWS
         if not (row.startswith("store.") and "sqlite" in database)
     }
-    await live_through_all(database, discord, clip, tmp_path, rows)
+    await live_through_all(database, discord, tmp_path, rows)
 
 
 async def test_a_process_may_die_anywhere_in_a_comparison(
-    database: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+    database: str, discord: DiscordServer, tmp_path: Path
 ) -> None:
     """Two creates, and one post with both clips or one each, for every fail point of a comparison."""
     rows = {
         f"{end}, {row}": ("makevid", partial(die_in_a_comparison, end=end, row=row))
         for end, row in COMPARED_ROWS
     }
-    await live_through_all(database, discord, clip, tmp_path, rows)
+    await live_through_all(database, discord, tmp_path, rows)
+
+
+async def test_a_process_may_die_at_a_click(database: str, discord: DiscordServer, tmp_path: Path) -> None:
+    """Cancel, *Try again*, *Let it go* and /queue's posting: done wholly or not at all, and told in the end."""
+    rows = {
+        f"{click}, {row}": ("makevid", partial(die_at_a_click, click=click, row=row))
+        for click, row in CLICK_ROWS
+    }
+    await live_through_all(database, discord, tmp_path, rows)
 
 
 async def live_through_all(
     database: str,
     discord: DiscordServer,
-    clip: bytes,
     folder: Path,
     rows: Mapping[str, tuple[str, Callable[..., Awaitable[None]]]],
 ) -> None:
@@ -694,20 +570,20 @@ async def live_through_all(
     fresh = databases(database, folder)
     if database.startswith("postgresql"):
         discord.nonce_window = 0  # the next machine comes so late that only a look at the channel helps
-    turns, opening = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
+    turns, making = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
 
     async def live_through(
         number: int, name: str, route: str, row: Callable[..., Awaitable[None]]
     ) -> str | None:
         async with turns:
             try:
-                async with opening:
+                async with making:
                     address = await anext(fresh)
                 channel = 900000000000100000 + number
                 async with open_site(
-                    folder / f"row-{number}", address, discord, clip, channel, opening, route
+                    folder / f"row-{number}", address, discord, channel, route=route
                 ) as site:
-                    await row(site, opening=opening)
+                    await row(site)
             except Exception as error:  # noqa: BLE001 - all rows are told of at the end
                 return f"{name}: {type(error).__name__} {error}"
         return None
@@ -720,14 +596,15 @@ async def live_through_all(
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_workers_killed_over_and_over_deliver_all_jobs_once(
-    postgresql: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+    database: str, discord: DiscordServer, tmp_path: Path
 ) -> None:
     """Two on one PostgreSQL; one of them is killed every few seconds, and started again.
 
     With ANIMATIC_KILLED_JOBS=1000 in the environment, as many.
     """
-    async with a_site_on_postgresql(postgresql, discord, clip, tmp_path) as site:
+    async with open_site(tmp_path / "site", database, discord) as site:
         jobs = [await site.ask(f"clip {number}") for number in range(15)]
 
         async def ask_for_more() -> bool:
@@ -757,11 +634,12 @@ async def test_workers_killed_over_and_over_deliver_all_jobs_once(
         print(f"{len(jobs)} jobs, {kills} kills: {dict(states)}")  # noqa: T201 - with -s
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_workers_killed_over_and_over_post_each_comparison_once(
-    postgresql: str, discord: DiscordServer, clip: bytes, tmp_path: Path
+    database: str, discord: DiscordServer, tmp_path: Path
 ) -> None:
     """Also where each of the two workers has one of the two clips: on a route that can be asked, so that all doubts end."""
-    async with a_site_on_postgresql(postgresql, discord, clip, tmp_path, route="kling", slots=1) as site:
+    async with open_site(tmp_path / "site", database, discord, route="kling", slots=1) as site:
         pairs = [await compare(site.animatic, site.channel) for _ in range(4)]
 
         async def ask_for_more() -> bool:
@@ -777,28 +655,6 @@ async def test_workers_killed_over_and_over_post_each_comparison_once(
         assert len(site.provider.creates) == len(pairs) * 2
         assert len(site.posts()) == len(pairs)
         assert await found_by_audit(site) == []
-
-
-@asynccontextmanager
-async def a_site_on_postgresql(
-    postgresql: str,
-    discord: DiscordServer,
-    clip: bytes,
-    folder: Path,
-    *,
-    route: str = "makevid",
-    slots: int = 10,
-) -> AsyncIterator[Site]:
-    name = f"animatic_killed_{route}"
-    connection = await asyncpg.connect(postgresql)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    database = make_url(postgresql).set(drivername="postgresql+asyncpg", database=name)
-    address = database.render_as_string(hide_password=False)
-    opening = asyncio.Lock()
-    async with open_site(folder / "site", address, discord, clip, 900000000000200000, opening, route) as site:
-        site.slots = slots
-        yield site
 
 
 @asynccontextmanager

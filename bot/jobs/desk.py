@@ -952,6 +952,7 @@ class Desk:
         moved = await self._store.advance(job, Cancelled(), self._now())
         if moved is None:
             return await self.cancel(who, job_id)  # it moved while we looked: ask its new state
+        reach("desk.cancelled")
         await self._announcer.draw(moved, Waiting())
         self._wake()
         return moved
@@ -998,6 +999,7 @@ class Desk:
             raise Refusal("You have this clip in the queue once more already.") from None
         if moved is None:  # by this very click, perhaps, and on since then: a new doubt is not what they saw
             raise Refusal("There is nothing to try again here any more.")
+        reach("desk.tried_again")
         await self._announcer.draw(moved, Waiting(place=await self._store.place(moved)))
         self._wake()
         return moved
@@ -1011,6 +1013,7 @@ class Desk:
         moved = await self._store.advance(job, GaveUp(), self._now())
         if moved is None:
             return await self.let_go(who, job_id)
+        reach("desk.let_go")
         await self._announcer.draw(moved, Waiting())
         return moved
 
@@ -1080,6 +1083,7 @@ class Desk:
             ) from None
         if moved is None:
             return await self.redeliver(who, job_id)
+        reach("desk.redelivered")
         logger.info("job_redelivered", job=moved.id, state=moved.state)
         self._wake()
         return moved

@@ -1021,7 +1021,7 @@ class Engine:
         None: someone else moved the job, we stop quietly.
         """
         moved = await _to_the_end(self._store.advance(job, outcome, self._now()))
-        reach("engine.settled")
+        reach("engine.settled", type(outcome).__name__)
         if moved is None or moved.state is not State.POSTING:
             self._renewed.pop(job.id, None)
         if moved is None and isinstance(outcome, Accepted):

@@ -893,8 +893,8 @@ class Store:
         saved: set[str] = set()
         for columns, rows in together.items():
             saved.update(await change(connection, columns, rows, [asked[row["b_id"]] for row in rows]))
-        for _ in saved:
-            reach("store.uncommitted")
+        for job_id in saved:
+            reach("store.uncommitted", type(asked[job_id][2]).__name__)
         if any(asked[job_id][1].state is State.QUEUED for job_id in saved):
             await self._notify(connection)
         return [moved if job.id in saved and asked[job.id][1] is moved else None for job, moved, _ in moves]
@@ -1292,15 +1292,22 @@ def _writing(engine: AsyncEngine) -> AsyncEngine:
 
 def _migrate(connection: Connection) -> None:
     config = _alembic()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    ours, theirs = _revisions(connection, config)
+    if ours != theirs:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _require_head(connection: Connection) -> None:
-    ours = ScriptDirectory.from_config(_alembic()).get_current_head()
-    theirs = MigrationContext.configure(connection).get_current_revision()
+    ours, theirs = _revisions(connection, _alembic())
     if ours != theirs:
         raise SchemaDiffers(theirs)
+
+
+def _revisions(connection: Connection, config: AlembicConfig) -> tuple[str | None, str | None]:
+    """Of the newest schema that this program knows, and of the database's."""
+    ours = ScriptDirectory.from_config(config).get_current_head()
+    return ours, MigrationContext.configure(connection).get_current_revision()
 
 
 def _alembic() -> AlembicConfig:

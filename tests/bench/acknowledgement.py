@@ -16,14 +16,13 @@ import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from tests.bench import databases
 from tests.bench.report import Table, quantile, quiet, show
 from tests.bench.report import options as common
-from tests.servers.discord import BOT_ID, CHANNEL_ID, GUILD_ID, TOKEN, DiscordServer
+from tests.servers.discord import CHANNEL_ID, TOKEN, DiscordServer
 from tests.servers.makevid import MakevidServer
 
 ROOT = Path(__file__).parents[2]
@@ -37,73 +36,6 @@ def a_picture() -> bytes:
     file = io.BytesIO()
     Image.effect_noise(SIDE, 60).convert("RGB").save(file, "JPEG", quality=85)
     return file.getvalue()
-
-
-def a_command(discord: DiscordServer, number: int, picture: dict[str, Any]) -> dict[str, Any]:
-    """INTERACTION_CREATE as Discord sends it for `/animate` in a server."""
-    everything = str((1 << 50) - 1)
-    user = {
-        "id": str(1_000_000 + number),
-        "username": f"member-{number}",
-        "discriminator": "0",
-        "global_name": None,
-        "avatar": None,
-    }
-    [command] = [each for each in discord.commands if each["name"] == "animate"]
-    channel = CHANNEL_ID + 1 + number % CHANNELS
-    return {
-        "id": str(next(discord._ids)),
-        "application_id": str(BOT_ID),
-        "type": 2,
-        "token": f"token-{number}",
-        "version": 1,
-        "guild_id": str(GUILD_ID),
-        "channel_id": str(channel),
-        "channel": {
-            "id": str(channel),
-            "guild_id": str(GUILD_ID),
-            "type": 0,
-            "name": f"channel-{channel}",
-            "position": 0,
-            "permissions": everything,
-        },
-        "member": {
-            "user": user,
-            "roles": [],
-            "joined_at": "2026-01-01T00:00:00+00:00",
-            "deaf": False,
-            "mute": False,
-            "flags": 0,
-            "permissions": everything,
-        },
-        "app_permissions": everything,
-        "locale": "en-GB",
-        "guild_locale": "en-GB",
-        "entitlements": [],
-        "authorizing_integration_owners": {"0": str(GUILD_ID)},
-        "context": 0,
-        "attachment_size_limit": 10 * 1024 * 1024,
-        "data": {
-            "id": command.get("id", "1"),
-            "name": "animate",
-            "type": 1,
-            "options": [
-                {"name": "prompt", "type": 3, "value": "camera slowly pulls out"},
-                {"name": "picture", "type": 11, "value": picture["id"]},
-            ],
-            "resolved": {
-                "attachments": {
-                    picture["id"]: {
-                        **picture,
-                        "width": SIDE[0],
-                        "height": SIDE[1],
-                        "content_type": "image/jpeg",
-                        "ephemeral": True,
-                    }
-                }
-            },
-        },
-    }
 
 
 def config(
@@ -165,7 +97,9 @@ async def rush(database: str, commands: int) -> tuple[list[float], list[float]]:
                 )
                 await asyncio.sleep(1)
                 waiting = [
-                    a_command(discord, n, discord._store(f"picture-{n}.jpg", picture))
+                    discord.animate(
+                        picture, SIDE, member=1_000_000 + n, channel=CHANNEL_ID + 1 + n % CHANNELS
+                    )
                     for n in range(commands)
                 ]
                 sent: dict[int, float] = {}

@@ -68,6 +68,7 @@ class DiscordServer:
         self.messages: dict[int, Message] = {}
         self.files: dict[str, bytes] = {}
         self.commands: list[dict[str, Any]] = []
+        self.guilds = [GUILD_ID]  # the servers that the bot is in
         self.identified: list[dict[str, Any]] = []
         self.connected = asyncio.Event()
         self.on_message: Callable[[Message], None] = lambda _message: None
@@ -75,8 +76,10 @@ class DiscordServer:
         self.follow_ups: list[dict[str, Any]] = []
         self._ids = _snowflakes()
         self._windows: dict[str, tuple[float, int]] = {}
-        self._sequence = 1
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sequence = 100
+        self._sockets: dict[
+            web.WebSocketResponse, tuple[int, int]
+        ] = {}  # each with its shard, and of how many
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -239,7 +242,6 @@ class DiscordServer:
     async def _gateway(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        self._sockets.add(socket)
         await socket.send_json({"op": 10, "d": {"heartbeat_interval": 41250}, "s": None, "t": None})
         async for frame in socket:
             if frame.type is not WSMsgType.TEXT:
@@ -249,25 +251,90 @@ class DiscordServer:
                 await socket.send_json({"op": 11, "d": None, "s": None, "t": None})
             elif event["op"] == 2:
                 self.identified.append(event["d"])
+                shard, count = event["d"].get("shard", [0, 1])
+                self._sockets[socket] = shard, count
+                here = [_guild(each) for each in self.guilds if (each >> 22) % count == shard]
                 ready = {
                     "v": 10,
                     "user": _user(),
-                    "guilds": [],
+                    "guilds": [{"id": guild["id"], "unavailable": True} for guild in here],
                     "session_id": "session",
                     "resume_gateway_url": f"ws://127.0.0.1:{self._port}/gateway/",
                     "application": {"id": str(BOT_ID), "flags": 0},
-                    "shard": event["d"].get("shard", [0, 1]),
+                    "shard": [shard, count],
                 }
                 await socket.send_json({"op": 0, "d": ready, "s": 1, "t": "READY"})
+                for number, guild in enumerate(here, start=2):
+                    await socket.send_json({"op": 0, "d": guild, "s": number, "t": "GUILD_CREATE"})
                 self.connected.set()
-        self._sockets.discard(socket)
+        self._sockets.pop(socket, None)
         return socket
 
     async def dispatch(self, event: str, data: dict[str, Any]) -> None:
-        """Send an event to all gateway connections."""
+        """Send an event to the gateway connections of its server's shard (topics/gateway#sharding)."""
         self._sequence += 1
-        for socket in list(self._sockets):
-            await socket.send_json({"op": 0, "t": event, "s": self._sequence, "d": data})
+        for socket, (shard, count) in list(self._sockets.items()):
+            if (int(data.get("guild_id", 0)) >> 22) % count == shard:
+                await socket.send_json({"op": 0, "t": event, "s": self._sequence, "d": data})
+
+    def animate(
+        self,
+        picture: bytes,
+        size: tuple[int, int],
+        *,
+        member: int = 1_000_000,
+        guild: int = GUILD_ID,
+        channel: int = CHANNEL_ID,
+    ) -> dict[str, Any]:
+        """INTERACTION_CREATE as Discord sends it for `/animate` in a server, with a JPEG attached."""
+        everything = str((1 << 50) - 1)
+        [command] = [each for each in self.commands if each["name"] == "animate"]
+        attached = self._store("picture.jpg", picture)
+        attached |= {"width": size[0], "height": size[1], "content_type": "image/jpeg", "ephemeral": True}
+        interaction_id = str(next(self._ids))
+        return {
+            "id": interaction_id,
+            "application_id": str(BOT_ID),
+            "type": 2,
+            "token": f"token-{interaction_id}",
+            "version": 1,
+            "guild_id": str(guild),
+            "channel_id": str(channel),
+            "channel": {
+                "id": str(channel),
+                "guild_id": str(guild),
+                "type": 0,
+                "name": f"channel-{channel}",
+                "position": 0,
+                "permissions": everything,
+            },
+            "member": {
+                "user": {**_user(), "id": str(member), "username": f"member-{member}", "bot": False},
+                "roles": [],
+                "joined_at": "2026-01-01T00:00:00+00:00",
+                "deaf": False,
+                "mute": False,
+                "flags": 0,
+                "permissions": everything,
+            },
+            "app_permissions": everything,
+            "locale": "en-GB",
+            "guild_locale": "en-GB",
+            "entitlements": [],
+            "authorizing_integration_owners": {"0": str(guild)},
+            "context": 0,
+            "attachment_size_limit": UPLOAD_LIMIT,
+            "data": {
+                "id": command.get("id", "1"),
+                "name": "animate",
+                "type": 1,
+                "options": [
+                    {"name": "prompt", "type": 3, "value": "camera slowly pulls out"},
+                    {"name": "picture", "type": 11, "value": attached["id"]},
+                ],
+                "resolved": {"attachments": {attached["id"]: attached}},
+            },
+        }
 
     async def _callback(self, request: web.Request) -> web.Response:
         interaction_id = int(request.match_info["id"])
@@ -446,6 +513,24 @@ def _plain_message(message_id: int, channel: int, text: str) -> dict[str, Any]:
         "flags": 0,
         "timestamp": "2026-01-01T00:00:00+00:00",
         "edited_timestamp": None,
+    }
+
+
+def _guild(guild_id: int) -> dict[str, Any]:
+    """What GUILD_CREATE says of a server without channels."""
+    everyone = {"id": str(guild_id), "name": "@everyone", "permissions": "0", "position": 0, "color": 0}
+    return {
+        "id": str(guild_id),
+        "name": f"server-{guild_id}",
+        "owner_id": str(OWNER_ID),
+        "member_count": 2,
+        "roles": [{**everyone, "hoist": False, "managed": False, "mentionable": False, "flags": 0}],
+        "emojis": [],
+        "channels": [],
+        "threads": [],
+        "members": [],
+        "features": [],
+        "unavailable": False,
     }
 
 

@@ -1,0 +1,201 @@
+"""Real `animatic` processes on one database, against a Discord and a provider on loopback that count."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from bot import __main__ as root
+from bot.config import load
+from bot.jobs.audit import audit
+from bot.jobs.machine import OPEN, Job, State
+from tests.asking import animate
+from tests.cogs.conftest import small_clip
+from tests.forked import Forked
+from tests.servers.discord import CHANNEL_ID, TOKEN, DiscordServer, Message
+from tests.servers.kling import KlingServer
+from tests.servers.makevid import MakevidServer
+
+ROOT = Path(__file__).parent.parent
+STALE_SECONDS = 3
+PRICE_CENTS = 35
+VARIANTS = {"makevid": "kling", "kling": "kling-2.6"}
+OTHERS = {"makevid": "luma", "kling": "kling-3.0"}
+
+
+@dataclass
+class Site:
+    """A database, a gateway and a channel of its own, the processes that work there, and what is to be seen."""
+
+    folder: Path
+    database: str
+    discord: DiscordServer
+    route: str
+    provider: MakevidServer | KlingServer
+    channel: int
+    animatic: root.Animatic
+    processes: list[Forked]
+    slots: int = 10
+    shards: Mapping[str, int] = field(
+        default_factory=dict
+    )  # of machines that answer commands too; the others are workers
+
+    def config(self, machine: str) -> Path:
+        """Of one machine: all is shared but the folder of clips, and the shard."""
+        path, shard = self.folder / f"{machine}.toml", self.shards.get(machine)
+        shards = "" if shard is None else f"shard_ids = [{shard}]\nshard_count = {len(self.shards)}"
+        path.write_text(
+            f"""
+            [discord]
+            token = "{TOKEN}"
+            api_base = "{self.discord.api_base}"
+            {shards}
+            [store]
+            url = "{self.database}"
+            [data]
+            folder = "{(self.folder / machine).as_posix()}"
+            [network]
+            allow_private_addresses = true
+            [engine]
+            stale_after = {STALE_SECONDS}
+            [animate]
+            active_per_member = 1000
+            active_total = 1000
+            [routes.{self.route}]
+            slots = {self.slots}
+            api_key = "test-key"
+            base_url = "{self.provider.base_url}"
+            first_poll_seconds = 0.2
+            [models.kling]
+            route = "{self.route}"
+            variant = "{VARIANTS[self.route]}"
+            price = 0.07
+            [models.other]
+            route = "{self.route}"
+            variant = "{OTHERS[self.route]}"
+            price = 0.07
+            """
+        )
+        return path
+
+    async def ask(self, prompt: str = "waves") -> Job:
+        return await animate(self.animatic, self.channel, prompt)
+
+    async def start(
+        self, machine: str, *, fail_at: str = "", halt_at: str = "", program: tuple[str, ...] = ()
+    ) -> Forked:
+        """`animatic` on that machine, or another program of ours."""
+        config, command = self.config(machine), "run" if machine in self.shards else "worker"
+        (self.folder / machine / "alive").unlink(missing_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+        process = Forked(
+            program or ("bot", command, "--config", str(config)),
+            log=self.folder / f"{machine}-{len(self.processes)}.log",
+            environment={
+                **environment,
+                "PYTHONPATH": str(ROOT),
+                **({"ANIMATIC_HALT_AT": halt_at} if halt_at else {"ANIMATIC_FAIL_AT": fail_at}),
+            },
+        )
+        self.processes.append(process)
+        return process
+
+    async def wake(self, process: Forked) -> None:
+        """Let it go on from there, until it has written its heartbeat again, as the other one does."""
+        process.send_signal(signal.SIGCONT)
+
+        async def both_live() -> bool:
+            heard = await self.animatic.store.heard_of(root.system_clock())
+            return sum(ago < timedelta(seconds=STALE_SECONDS / 2) for ago in heard.values()) == 2
+
+        await until_async(both_live)
+
+    async def stop(self, machine: str, process: Forked) -> int:
+        """SIGTERM, as soon as the process listens to it; its exit code."""
+        await until(lambda: (self.folder / machine / "alive").exists() or process.returncode is not None)
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(process.wait(), 60)
+
+    async def ended(self, job: Job, *states: State) -> Job:
+        """The job, once it has come to an end or into doubt."""
+        found = job
+
+        async def look() -> bool:
+            nonlocal found
+            found = await self.animatic.store.get(job.id) or found
+            return found.state in states if states else found.state not in OPEN - {State.UNSURE}
+
+        await until_async(look)
+        return found
+
+    def messages(self) -> list[Message]:
+        return [message for message in self.discord.visible if message.channel_id == self.channel]
+
+    def posts(self) -> list[Message]:
+        return [post for post in self.discord.posts() if post.channel_id == self.channel]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    async def look() -> bool:
+        return condition()
+
+    await until_async(look, seconds)
+
+
+async def until_async(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - what happens is in other processes
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def open_site(
+    folder: Path,
+    database: str,
+    discord: DiscordServer,
+    channel: int = CHANNEL_ID,
+    *,
+    route: str = "makevid",
+    slots: int = 10,
+) -> AsyncIterator[Site]:
+    folder.mkdir()
+    clip = small_clip()
+    async with AsyncExitStack() as stack:
+        provider: MakevidServer | KlingServer
+        if route == "kling":
+            provider = await stack.enter_async_context(KlingServer(clip=clip, polls_until_done=0))
+        else:
+            provider = await stack.enter_async_context(MakevidServer(clip=clip, polls_until_done=0))
+        site = Site(folder, database, discord, route, provider, channel, None, [], slots)  # type: ignore[arg-type]
+        site.animatic = await stack.enter_async_context(root.build(load(site.config("parent"))))
+        await stack.enter_async_context(site.animatic.bot)
+        site.animatic.bot.serves_commands = False
+        await root.log_in(site.animatic.bot, TOKEN)
+        try:
+            yield site
+        finally:
+            for process in site.processes:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+
+
+async def found_by_audit(site: Site) -> list[str]:
+    """What `animatic jobs check` finds wrong."""
+    looked = audit(
+        site.animatic.store,
+        now=root.system_clock,
+        deadline=site.animatic.menu.deadline,
+        folder=site.folder / "first" / "clips",
+        keep=timedelta(days=7),
+        one_machine=False,
+    )
+    return [f"{found.invariant} {found.what}" async for found in looked if not found.notice]
