@@ -140,7 +140,10 @@ COMPARED_ROWS = [
 ]
 ROWS = [
     (route, row)
-    for route in ("makevid", "kling")
+    for route in (
+        "kling",
+        "makevid",
+    )  # first those that take long: Kling is asked for a while whether it has the job
     for point in FAIL_POINTS
     if point not in ONLY_COMPARED | ONLY_CLICKED
     if ONLY_ON.get(point, route) == route
