@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,17 @@ from sqlalchemy.engine import make_url
 
 from bot.jobs.store import Store, open_store
 
+FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a third of the time, a test waits for another process or for a time-out."""
+    return (os.cpu_count() or 1) + 1
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what mostly waits, so that another worker has all the others meanwhile."""
-    items.sort(key=lambda item: item.path.name not in ("test_kill_matrix.py", "test_shards.py"))
+    """First what takes long, and mostly waits: the other workers have all the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 @dataclass

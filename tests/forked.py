@@ -1,4 +1,4 @@
-"""Processes of the bot's, each forked from one that has imported everything: the kill matrix starts hundreds."""
+"""Processes of the bot's, each forked from one that has imported everything: the tests start hundreds."""
 
 import asyncio
 import gc
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,19 +15,25 @@ from pathlib import Path
 from bot import failpoints
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["bot.__main__", "bot.cli", "tests.asking"])
+_forks.set_forkserver_preload(["bot.__main__", "typer.rich_utils", "tests.asking"])
 
 
-def _program(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-    """What `python -m arguments` does, told on stderr into `log`."""
+def _program(
+    arguments: Sequence[str], log: Path, out: Path | None, environment: Mapping[str, str], folder: Path | None
+) -> None:
+    """What `python -m arguments` does there, told on stderr into `log` and on stdout into `out`."""
     gc.freeze()  # what was imported before is not looked through again in each
     os.environ.clear()
     os.environ.update(environment)
     with log.open("wb") as errors:
         os.dup2(errors.fileno(), 2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
+    with (out or Path(os.devnull)).open("wb") as answers:
+        os.dup2(answers.fileno(), 1)
+    if folder:
+        os.chdir(folder)
+    sys.path.insert(0, str(Path.cwd()))
     importlib.reload(failpoints)  # read from the environment
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")  # the module is here already
     module, *sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -34,8 +41,17 @@ def _program(arguments: Sequence[str], log: Path, environment: Mapping[str, str]
 class Forked:
     """As much of `asyncio.subprocess.Process` as is needed here."""
 
-    def __init__(self, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
-        self._process = _forks.Process(target=_program, args=(arguments, log, dict(environment)))
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        out: Path | None = None,
+        environment: Mapping[str, str],
+        folder: Path | None = None,
+    ) -> None:
+        what = (arguments, log, out, dict(environment), folder)
+        self._process = _forks.Process(target=_program, args=what)
         self._process.start()
 
     @property

@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
+import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -23,6 +24,7 @@ from bot.jobs.store import open_store
 from bot.media import clip as clips
 from tests import asking
 from tests.conftest import Clock
+from tests.forked import Forked
 from tests.jobs.world import make_world
 from tests.servers.discord import BOT_ID, CHANNEL_ID, TOKEN, DiscordServer
 from tests.servers.everything import all_routes
@@ -55,26 +57,25 @@ def config(tmp_path: Path, discord: DiscordServer) -> Path:
     return path
 
 
-async def start(*arguments: object, cwd: Path | None = None) -> Process:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+def environment() -> dict[str, str]:
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+    return {**usual, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+async def start(*arguments: object) -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "bot",
-        *map(str, arguments),
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**environment, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"},
-        cwd=cwd,
+        sys.executable, "-m", "bot", *map(str, arguments), stdout=PIPE, stderr=PIPE, env=environment()
     )
 
 
 async def animatic(*arguments: object, cwd: Path | None = None) -> tuple[int, str, str]:
     """Run a command to its end: code, output, errors."""
-    process = await start(*arguments, cwd=cwd)
-    out, err = await asyncio.wait_for(process.communicate(), timeout=60)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    with tempfile.TemporaryDirectory() as name:
+        out, err = Path(name) / "out", Path(name) / "err"
+        command = ("bot", *map(str, arguments))
+        process = Forked(command, log=err, out=out, environment=environment(), folder=cwd)
+        code = await asyncio.wait_for(process.wait(), timeout=60)
+        return code, out.read_text(), err.read_text()
 
 
 async def test_without_a_command_it_shows_what_there_is(tmp_path: Path) -> None:
