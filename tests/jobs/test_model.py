@@ -152,6 +152,17 @@ class Lives(RuleBasedStateMachine):
             self.clicks[job.id] += 1
             self.survive(which, self.processes[which].desk.try_again(MODERATOR, job.id), fuse)
 
+    @rule(which=st.integers(0, 1), data=st.data(), fuse=FUSES)
+    def somebody_has_a_kept_clip_posted(self, which: int, data: Any, fuse: tuple[int, bool] | None) -> None:
+        if job := self.pick(data, State.UNDELIVERABLE):
+            who = Who(id=job.asker_id, channel_id=10, guild_id=1)
+            self.survive(which, self.processes[which].desk.redeliver(who, job.id), fuse)
+
+    @rule(data=st.data())
+    def somebody_deletes_a_post(self, data: Any) -> None:
+        if self.channel.posts:
+            self.channel.delete_post(data.draw(st.sampled_from(sorted(self.channel.posts))))
+
     @rule(which=st.integers(0, 1), fuse=FUSES)
     def a_process_works(self, which: int, fuse: tuple[int, bool] | None) -> None:
         self.survive(which, self.processes[which].live(), fuse)
@@ -226,7 +237,7 @@ class Lives(RuleBasedStateMachine):
         self.cloud.on_find.extend(looks)
 
     @rule(
-        posts=st.lists(st.sampled_from(["later", "cannot", "lost"]), max_size=2),
+        posts=st.lists(st.sampled_from(["later", "cannot", "gone", "too large", "lost"]), max_size=2),
         cards=st.lists(st.sampled_from(["later", "cannot", "lost"]), max_size=2),
         looks=st.integers(0, 2),
     )

@@ -222,16 +222,24 @@ class FindingRoute(PlainRoute):
         return found
 
 
+CANNOT = {
+    "cannot": Cause.NO_PERMISSION,
+    "gone": Cause.CHANNEL_GONE,
+    "too large": Cause.CLIP_TOO_LARGE,
+}
+
+
 @dataclass
 class Channel:
-    """Where cards and posts stand. The words of `on_post`: later, cannot, lost (posted, the answer lost);
+    """Where cards and posts stand. The words of `on_post`: later, cannot, gone, too large, lost (posted, the answer lost);
     of `on_look` and `on_pictures`: later; of `on_card`: later, cannot, lost."""
 
     now: Callable[[], datetime]
     cards: dict[int, str] = field(default_factory=dict)
     posts: dict[int, str] = field(default_factory=dict)
     posts_of: dict[str, int] = field(default_factory=dict)
-    deleted: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)  # jobs whose card somebody deleted
+    posts_deleted: dict[int, str] = field(default_factory=dict)
     nonces: dict[str, tuple[int, datetime]] = field(default_factory=dict)
     on_card: deque[str] = field(default_factory=deque)
     on_post: deque[str] = field(default_factory=deque)
@@ -244,6 +252,8 @@ class Channel:
         while self.nonces and self.now() - next(iter(self.nonces.values()))[1] > NONCE_WINDOW:
             del self.nonces[next(iter(self.nonces))]
         message, at = self.nonces.get(nonce, (0, None))
+        if message in self.posts_deleted:
+            raise CannotPost(Cause.POST_DELETED)
         if at is None or self.now() - at > NONCE_WINDOW:
             self.nonces.pop(nonce, None)
             self.messages += 1
@@ -260,17 +270,22 @@ class Channel:
     async def post(self, job: Job, clip: Path, pictures: Pictures, ours: Ours) -> int:
         assert clip.read_bytes() == b"clip"
         require(ours)
-        return self._post(_next(self.on_post), f"{job.id}p", self.posts, job)
+        return self._post(_next(self.on_post), f"{job.id}p{job.redelivered_at}", self.posts, job)
 
     def _post(self, how: str | None, nonce: str, shelf: dict[int, str], job: Job) -> int:
         if how == "later":
             raise PostLater(Cause.DISCORD_DOWN)
-        if how == "cannot":
-            raise CannotPost(Cause.NO_PERMISSION)
+        if how in CANNOT:
+            raise CannotPost(CANNOT[how])
         message = self._send(nonce, shelf, job)
         if how == "lost":
             raise PostLater(Cause.DISCORD_DOWN)
         return message
+
+    def delete_post(self, message: int) -> None:
+        """As a moderator does."""
+        job_id = self.posts_deleted[message] = self.posts.pop(message)
+        del self.posts_of[job_id]
 
     async def find_post(self, job: Job) -> int | None:
         if _next(self.on_look) == "later":
@@ -423,5 +438,6 @@ def counted_wrong(
     ]
     posts = Counter(channel.posts.values())
     wrong += [(job_id, f"{many} posts") for job_id, many in posts.items() if many > 1]
-    wrong += [(job.id, "delivered, not posted") for job in jobs if job.post_id and not posts[job.id]]
+    seen = {**channel.posts, **channel.posts_deleted}.values()
+    wrong += [(job.id, "delivered, not posted") for job in jobs if job.post_id and job.id not in seen]
     return wrong
