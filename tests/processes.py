@@ -11,7 +11,6 @@ from pathlib import Path
 
 from bot import __main__ as root
 from bot.config import load
-from bot.jobs.audit import audit
 from bot.jobs.machine import OPEN, Job, State
 from tests.asking import animate
 from tests.cogs.conftest import small_clip
@@ -91,18 +90,19 @@ class Site:
         """`animatic` on that machine, or another program of ours."""
         config, command = self.config(machine), "run" if machine in self.shards else "worker"
         (self.folder / machine / "alive").unlink(missing_ok=True)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+        point = {"ANIMATIC_HALT_AT": halt_at} if halt_at else {"ANIMATIC_FAIL_AT": fail_at}
         process = Forked(
             program or ("bot", command, "--config", str(config)),
             log=self.folder / f"{machine}-{len(self.processes)}.log",
-            environment={
-                **environment,
-                "PYTHONPATH": str(ROOT),
-                **({"ANIMATIC_HALT_AT": halt_at} if halt_at else {"ANIMATIC_FAIL_AT": fail_at}),
-            },
+            environment=self.environment() | point,
         )
         self.processes.append(process)
         return process
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        usual = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+        return {**usual, "PYTHONPATH": str(ROOT)}
 
     async def wake(self, process: Forked) -> None:
         """Let it go on from there, until it has written its heartbeat again, as the other one does."""
@@ -120,6 +120,14 @@ class Site:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(process.wait(), 60)
+
+    async def check_jobs(self) -> None:
+        """`animatic jobs check` finds nothing wrong."""
+        log, out = self.folder / "check.err", self.folder / "check.out"
+        command = ("bot", "jobs", "check", "--config", str(self.config("first")))
+        process = Forked(command, log=log, out=out, environment=self.environment())
+        code = await asyncio.wait_for(process.wait(), 60)
+        assert code == 0, out.read_text() + log.read_text()
 
     async def ended(self, job: Job, *states: State) -> Job:
         """The job, once it has come to an end or into doubt."""
@@ -186,16 +194,3 @@ async def open_site(
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-
-
-async def found_by_audit(site: Site) -> list[str]:
-    """What `animatic jobs check` finds wrong."""
-    looked = audit(
-        site.animatic.store,
-        now=root.system_clock,
-        deadline=site.animatic.menu.deadline,
-        folder=site.folder / "first" / "clips",
-        keep=timedelta(days=7),
-        one_machine=False,
-    )
-    return [f"{found.invariant} {found.what}" async for found in looked if not found.notice]

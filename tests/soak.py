@@ -17,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
@@ -41,6 +42,7 @@ from tests.conftest import Clock
 from tests.jobs.truth import Channel, Cloud, Dead, Process, counted_wrong, start_process, truth_menu
 from tests.jobs.world import PICTURE
 
+ROOT = Path(__file__).parent.parent
 MODERATOR = Who(id=99, channel_id=10, moderator=True)
 SLOTS = 20  # of each route
 MEMBERS = 50
@@ -65,6 +67,7 @@ class Soak:
     rows: dict[str, int] = field(default_factory=dict)
     states: Counter[str] = field(default_factory=Counter)
     audit_seconds: float = 0.0
+    checked: tuple[int, str] = (0, "")  # how `animatic jobs check` ended, and its last words
     audit_memory: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
@@ -237,11 +240,24 @@ async def main(kinds: list[str], jobs: int, seed: int) -> int:
             (folder := Path(place) / "clips").mkdir()
             async with open_store(url, database_clock=False) as store:
                 soaked = await soak(store, folder, jobs=jobs, seed=seed)
+            soaked.checked = await _check(url, Path(place))
         console.print(table(kind, soaked))
         for problem in soaked.wrong:
             console.print(problem, markup=False, soft_wrap=True)
-        wrong += len(soaked.wrong)
+        wrong += len(soaked.wrong) + soaked.checked[0]
     return 1 if wrong else 0
+
+
+async def _check(url: str, place: Path) -> tuple[int, str]:
+    """How `animatic jobs check` ends on this database, and the last that it says."""
+    for clip in (place / "clips").iterdir():
+        os.utime(clip)  # kept since now: what was virtual is over
+    config = place / "config.toml"
+    config.write_text(f'[store]\nurl = "{url}"\n[data]\nfolder = "{place.as_posix()}"\n')
+    command = ("-m", "bot", "jobs", "check", "--config", str(config))
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=PIPE, cwd=ROOT)
+    said, _ = await process.communicate()
+    return process.returncode or 0, said.decode().strip().rpartition("\n")[2]
 
 
 def table(kind: str, soaked: Soak) -> Table:
@@ -256,6 +272,7 @@ def table(kind: str, soaked: Soak) -> Table:
         "memory at 25, 50, 75, 100 %": ", ".join(f"{megabytes:.0f}" for megabytes in soaked.memory) + " MB",
         "rows": ", ".join(f"{name} {many:,}" for name, many in soaked.rows.items()),
         "audit": f"{len(soaked.wrong)} wrong; {soaked.audit_seconds:.1f} s, {soaked.audit_memory:+.0f} MB",
+        "animatic jobs check": f"{soaked.checked[1]}; exit {soaked.checked[0]}",
     }.items():
         made.add_row(name, value)
     return made

@@ -9,7 +9,7 @@ from discord.http import Route
 from PIL import Image
 
 from bot.jobs.machine import OPEN, State
-from tests.processes import Site, found_by_audit, open_site, until, until_async
+from tests.processes import Site, open_site, until, until_async
 from tests.servers.discord import CHANNEL_ID, DiscordServer
 
 SIZE = (320, 240)
@@ -75,4 +75,4 @@ async def test_each_serves_its_servers_and_both_make_the_clips(site: Site) -> No
     )
     assert len(discord.follow_ups) == len(site.provider.creates) == 7
     assert "Traceback" not in site.logs(), site.logs()
-    assert await found_by_audit(site) == []
+    await site.check_jobs()
