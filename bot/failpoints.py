@@ -47,6 +47,8 @@ FAIL_POINTS = (
     "announcer.reacted",
     "announcer.card_deleted",
     "engine.cleared",
+    "engine.erased",
+    "engine.taken_down",
     "engine.stopped",
     "engine.released",
 )

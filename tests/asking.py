@@ -19,11 +19,14 @@ from tests.servers.discord import GUILD_ID
 PICTURE = (Path(__file__).parent / "data" / "harbour.jpg").read_bytes()
 
 
-async def animate(animatic: root.Animatic, channel: int, prompt: str = "waves") -> Job:
+async def animate(
+    animatic: root.Animatic, channel: int, prompt: str = "waves", *, guild: int | None = None
+) -> Job:
     """What `/animate` does with the desk."""
     picture = await normalise(PICTURE, animatic.menu.models["kling"].can.picture)
     plan = animatic.desk.plan(Ask(prompt=prompt, has_picture=True))
-    return await animatic.desk.request(Who(id=1, channel_id=channel), plan, Pictures(first=picture))
+    who = Who(id=1, channel_id=channel, guild_id=guild)
+    return await animatic.desk.request(who, plan, Pictures(first=picture))
 
 
 async def compare(animatic: root.Animatic, channel: int) -> list[Job]:

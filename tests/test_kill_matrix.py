@@ -28,13 +28,15 @@ from bot import __main__ as root
 from bot.config import load
 from bot.failpoints import FAIL_POINTS, HALTED, KILLED
 from bot.jobs.comparisons import Comparison, Comparisons
-from bot.jobs.machine import OPEN, Job, State
+from bot.jobs.desk import Who
+from bot.jobs.machine import NOBODY, OPEN, Job, State
+from bot.jobs.moderation import Moderation, Verdict
 from bot.jobs.tables import comparisons
-from tests.asking import CLICKED, compare
+from tests.asking import CLICKED, animate, compare
 from tests.conftest import new_sqlite
 from tests.forked import Forked
 from tests.processes import PRICE_CENTS, ROOT, Site, open_site, until, until_async
-from tests.servers.discord import TOKEN, DiscordServer, Fault
+from tests.servers.discord import GUILD_ID, TOKEN, DiscordServer, Fault
 from tests.servers.makevid import MakevidServer
 
 AT_ONCE = 10
@@ -91,7 +93,9 @@ CLICK_ROWS = [
     for row in rows
     if EVERY_ROW or row.startswith("desk.") or click == "try_again"
 ]
-ONLY_CLICKED = {row for _, row in CLICK_ROWS if row.startswith("desk.")}
+# Messages that go because a member wants to be forgotten, or moderators decided so.
+TAKEN_AWAY = {"forget": "engine.erased", "remove": "engine.taken_down"}
+ONLY_CLICKED = {*TAKEN_AWAY.values(), *(row for _, row in CLICK_ROWS if row.startswith("desk."))}
 # Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
 # never queued; both clips in one post, also where each of two machines has one of them, or the provider neither any more; each
 # in its own, since Discord refuses the one for both; one alone, as the provider refuses the other or nobody knows whether it
@@ -197,7 +201,7 @@ def test_every_fail_point_is_in_the_matrix() -> None:
     ]
 
     assert sorted(reached) == sorted(FAIL_POINTS)
-    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS]
+    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS, *TAKEN_AWAY.items()]
     assert {re.split("[/:]", row)[0] for _, row in rows} == set(FAIL_POINTS)
 
 
@@ -355,6 +359,37 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
     assert await store.money(job.id) == money
     assert len(site.provider.creates) == creates
     assert len(site.posts()) == (state is State.DELIVERED)
+    await site.check_jobs()
+
+
+async def die_taking_away(site: Site, why: str, row: str) -> None:
+    """One row: a process dies between the end of a post and the note of it; the next one comes to an end with it."""
+    store, second = site.animatic.store, "first" if "sqlite" in site.database else "second"
+    job = await animate(site.animatic, site.channel, guild=GUILD_ID)
+    await deliver(site, [job])
+    [job] = await store.many([job.id])
+    now = root.system_clock()
+    moderation = Moderation(store)
+    if why == "forget":
+        await site.animatic.desk.forget(Who(id=job.asker_id, channel_id=site.channel), posts=True)
+    else:
+        await moderation.report(job, 2, "spam", None, now)
+        assert await moderation.decide(job.id, Verdict.REMOVED, 99, now)
+
+    dying = await site.start("first", fail_at=row)
+    assert await asyncio.wait_for(dying.wait(), 60) == KILLED, "did not come to the point"
+    recovering = await site.start(second)
+
+    async def noted() -> bool:
+        [found], review = await store.many([job.id]), await moderation.review(job.id)
+        return found.asker_id == NOBODY or (review is not None and review.cleared_at is not None)
+
+    await until_async(noted)
+    assert await site.stop(second, recovering) == 0, site.logs()
+    assert "Traceback" not in site.logs(), site.logs()
+    assert site.messages() == []
+    assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+    assert len(site.provider.creates) == 1
     await site.check_jobs()
 
 
@@ -559,11 +594,13 @@ async def test_a_process_may_die_anywhere_in_a_comparison(
 
 
 async def test_a_process_may_die_at_a_click(database: str, discord: DiscordServer, tmp_path: Path) -> None:
-    """Cancel, *Try again*, *Let it go* and /queue's posting: done wholly or not at all, and told in the end."""
+    """Cancel, *Try again*, *Let it go*, /queue's posting, forgetting, taking away: done wholly or not at all."""
     rows = {
         f"{click}, {row}": ("makevid", partial(die_at_a_click, click=click, row=row))
         for click, row in CLICK_ROWS
     }
+    for why, row in TAKEN_AWAY.items():
+        rows[f"{why}, {row}"] = ("makevid", partial(die_taking_away, why=why, row=row))
     await live_through_all(database, discord, tmp_path, rows)
 
 

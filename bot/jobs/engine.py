@@ -475,6 +475,7 @@ class Engine:
             for job, post in some:
                 late = self._now() - job.changed_at > FINISHED_WITHIN
                 if await self._announcer.erase(job, post=post) or late:
+                    reach("engine.erased")
                     await self._members.forgotten(job)
         finally:
             self._forgetting = False
@@ -482,6 +483,7 @@ class Engine:
     async def _take_down(self, job: Job) -> None:
         """Once more, the post of a clip that moderators took away."""
         if await self._announcer.take_down(job):
+            reach("engine.taken_down")
             await self._moderation.cleared(job.id, self._now())
 
     async def _show_result(self, comparison: Comparison) -> None:
