@@ -25,7 +25,8 @@ FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
 
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a third of the time, a test waits for another process or for a time-out."""
-    return (os.cpu_count() or 1) + 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
