@@ -82,6 +82,7 @@ OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.B
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
 LINE_EVERY = timedelta(seconds=1)  # Discord takes about one edit a second in a channel
+TOLD_AT_ONCE = 10  # of those taken over, before it is looked whether they have moved on
 GATHER = 0.005
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -199,10 +200,11 @@ class Engine:
         return len(rescued)
 
     async def _tell_all(self, rescued: Sequence[Job]) -> None:
-        for job in rescued:
-            if not self._stopping:
-                await self._tell(job)
-                await self._mend([job])
+        for some in _batched(rescued, TOLD_AT_ONCE):
+            for job in some:
+                if not self._stopping:
+                    await self._tell(job)
+            await self._mend(some)  # after a few, not each: there may be thousands
 
     async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""

@@ -111,7 +111,7 @@ ACCEPT_SECONDS = 2.0  # Discord gives three for the first answer
 HOLDS_SLOT = timedelta(hours=1)
 RUNNING = (State.SUBMITTING, State.RENDERING)
 OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
-MOST_AT_ONCE = 100
+MOST_AT_ONCE = 200
 MOST_RESCUED = 500
 MOST_IN_LIST = 500
 CONNECTIONS = 10  # kept, so that a rush does not open and close one for each of its requests

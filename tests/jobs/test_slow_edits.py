@@ -1,6 +1,7 @@
 """Discord takes its time over an edit: work goes on beside it, and no card is left with what was true before."""
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,29 @@ async def test_a_place_in_line_is_not_drawn_over_a_job_that_began(
     await engine.run_due()
 
     assert [world.announcer.cards[job.id][0].state for job in jobs] == [State.RENDERING] * 2
+
+
+async def test_what_is_taken_over_is_not_looked_at_one_by_one(
+    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies with thousands of clips in the making: the next one has more to do than to read its rows again."""
+    world = make_world(store, clock, tmp_path / "clips")
+    engine = make_engine(store, world.provider, world.announcer, clock, tmp_path / "clips", slots=20)
+    jobs = [await world.ask(asker=asker) for asker in range(1, 21)]
+    await engine.run_due()
+    many, looks = store.many, []
+
+    async def counted(job_ids: Collection[str]) -> list[Job]:
+        looks.append(len(job_ids))
+        return await many(job_ids)
+
+    world.clock.pass_by(minutes=1)
+    reborn = world.reborn()
+    monkeypatch.setattr(store, "many", counted)
+    rescued = await reborn._ownership.beat() and await reborn._ownership.rescue()
+    assert rescued
+    await reborn._tell_all(rescued)
+
+    assert sum(looks) == len(rescued) == len(jobs)
+    assert len(looks) <= 2
+    assert all(world.announcer.cards[job.id][0].worker == "worker-2" for job in jobs)
