@@ -28,7 +28,10 @@ OTHERS = {"makevid": "luma", "kling": "kling-3.0"}
 
 @dataclass
 class Site:
-    """A database, a gateway and a channel of its own, the processes that work there, and what is to be seen."""
+    """A database, a gateway and a channel of its own, the processes that work there, and what is to be seen.
+
+    A machine that has one of `shards` answers commands too; the others only work.
+    """
 
     folder: Path
     database: str
@@ -39,9 +42,7 @@ class Site:
     animatic: root.Animatic
     processes: list[Forked]
     slots: int = 10
-    shards: Mapping[str, int] = field(
-        default_factory=dict
-    )  # of machines that answer commands too; the others are workers
+    shards: Mapping[str, int] = field(default_factory=dict)
 
     def config(self, machine: str) -> Path:
         """Of one machine: all is shared but the folder of clips, and the shard."""
