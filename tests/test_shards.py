@@ -70,6 +70,7 @@ async def test_each_serves_its_servers_and_both_make_the_clips(site: Site) -> No
 
     await until_async(one_more)
     assert [await site.stop(name, machine) for name, machine in machines.items()] == [0, 0], site.logs()
+    assert list(site.folder.glob("*/clips/*")) == []
     assert sorted((post.channel_id, post.id) for post in discord.posts())[:3] == sorted(
         (job.posted_in, job.post_id) for job in ends if job.guild_id == GUILDS[0]
     )
