@@ -93,6 +93,7 @@ CLICK_ROWS = [
     for row in rows
     if EVERY_ROW or row.startswith("desk.") or click == "try_again"
 ]
+CLICK_ROUTES = ("makevid", "kling") if EVERY_ROW else ("makevid",)
 # Messages that go because a member wants to be forgotten, or moderators decided so.
 TAKEN_AWAY = {"forget": "engine.erased", "remove": "engine.taken_down"}
 ONLY_CLICKED = {*TAKEN_AWAY.values(), *(row for _, row in CLICK_ROWS if row.startswith("desk."))}
@@ -592,11 +593,14 @@ async def test_a_process_may_die_anywhere_in_a_comparison(
 async def test_a_process_may_die_at_a_click(database: str, discord: DiscordServer, tmp_path: Path) -> None:
     """Cancel, *Try again*, *Let it go*, /queue's posting, forgetting, taking away: done wholly or not at all."""
     rows = {
-        f"{click}, {row}": ("makevid", partial(die_at_a_click, click=click, row=row))
+        f"{route} {click}, {row}": (route, partial(die_at_a_click, click=click, row=row))
+        for route in CLICK_ROUTES
         for click, row in CLICK_ROWS
+        if route == "makevid" or click not in ("try_again", "let_go")  # Kling is asked, and leaves no doubt
     }
-    for why, row in TAKEN_AWAY.items():
-        rows[f"{why}, {row}"] = ("makevid", partial(die_taking_away, why=why, row=row))
+    for route in CLICK_ROUTES:
+        for why, row in TAKEN_AWAY.items():
+            rows[f"{route} {why}, {row}"] = (route, partial(die_taking_away, why=why, row=row))
     await live_through_all(database, discord, tmp_path, rows)
 
 
