@@ -1,8 +1,8 @@
 """Named places where a test can end or halt the process at once. They exist for the kill matrix, and do nothing else.
 
 After every await that changes the world stands a `reach("name")`. With ANIMATIC_FAIL_AT=name in the
-environment the process dies there as by SIGKILL; `name:3` lets it pass twice first, and `name/Posted` ends it only where the
-place is reached with that. With ANIMATIC_HALT_AT it stands still there, as a machine that sleeps, until somebody sends it SIGCONT.
+environment the process dies there as by SIGKILL; `name:3` lets it pass twice first, and `name/Posted` ends it only with that
+move. With ANIMATIC_HALT_AT it stands still there, as a machine that sleeps, until somebody sends it SIGCONT.
 tests/test_kill_matrix.py dies at each, sleeps at each, and sees that nothing is lost and nothing is paid twice.
 """
 
@@ -60,14 +60,14 @@ HALTED = "halted at a point"  # what such a process says on stderr before
 _halts = "ANIMATIC_HALT_AT" in os.environ
 _point = os.environ.get("ANIMATIC_HALT_AT" if _halts else "ANIMATIC_FAIL_AT", "")
 _place, _, _count = _point.partition(":")
-_name, _, _only = _place.partition("/")
+_name, _, _move = _place.partition("/")
 _left = int(_count) if _count.isdecimal() else 1
 
 
-def reach(name: str, what: str = "") -> None:
-    """End or halt the process here when the environment asks for it. `what`: the kind of move, where there are several."""
+def reach(name: str, move: str = "") -> None:
+    """End or halt the process here when the environment asks for it. `move`: its outcome's name, where there are several."""
     global _left
-    if name == _name and _only in ("", what):
+    if name == _name and _move in ("", move):
         _left -= 1
         if _left == 0 and _halts:
             os.write(2, HALTED.encode())

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from bot import failpoints
 
+ROOT = Path(__file__).parent.parent
+
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["bot.__main__", "typer.rich_utils", "tests.asking"])
 
@@ -36,6 +38,12 @@ def _program(
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="runpy")  # the module is here already
     module, *sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a process of ours: this one's, without settings of the bot, and with some more."""
+    usual = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
+    return {**usual, "PYTHONPATH": str(ROOT), **more}
 
 
 class Forked:

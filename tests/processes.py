@@ -1,7 +1,6 @@
 """Real `animatic` processes on one database, against a Discord and a provider on loopback that count."""
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,12 +13,11 @@ from bot.config import load
 from bot.jobs.machine import OPEN, Job, State
 from tests.asking import animate
 from tests.cogs.conftest import small_clip
-from tests.forked import Forked
+from tests.forked import Forked, environment
 from tests.servers.discord import CHANNEL_ID, TOKEN, DiscordServer, Message
 from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
 
-ROOT = Path(__file__).parent.parent
 STALE_SECONDS = 3
 PRICE_CENTS = 35
 VARIANTS = {"makevid": "kling", "kling": "kling-2.6"}
@@ -95,15 +93,10 @@ class Site:
         process = Forked(
             program or ("bot", command, "--config", str(config)),
             log=self.folder / f"{machine}-{len(self.processes)}.log",
-            environment=self.environment() | point,
+            environment=environment(**point),
         )
         self.processes.append(process)
         return process
-
-    @staticmethod
-    def environment() -> dict[str, str]:
-        usual = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
-        return {**usual, "PYTHONPATH": str(ROOT)}
 
     async def wake(self, process: Forked) -> None:
         """Let it go on from there, until it has written its heartbeat again, as the other one does."""
@@ -126,7 +119,7 @@ class Site:
         """`animatic jobs check` finds nothing wrong."""
         log, out = self.folder / "check.err", self.folder / "check.out"
         command = ("bot", "jobs", "check", "--config", str(self.config("first")))
-        process = Forked(command, log=log, out=out, environment=self.environment())
+        process = Forked(command, log=log, out=out, environment=environment())
         code = await asyncio.wait_for(process.wait(), 60)
         assert code == 0, out.read_text() + log.read_text()
 

@@ -67,8 +67,8 @@ class Soak:
     rows: dict[str, int] = field(default_factory=dict)
     states: Counter[str] = field(default_factory=Counter)
     audit_seconds: float = 0.0
-    checked: tuple[int, str] = (0, "")  # how `animatic jobs check` ended, and its last words
     audit_memory: float = 0.0
+    checked: tuple[int, str] = (0, "")  # how `animatic jobs check` ended, and its last words
     wrong: list[str] = field(default_factory=list)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
 import sys
@@ -24,14 +23,14 @@ from bot.jobs.store import open_store
 from bot.media import clip as clips
 from tests import asking
 from tests.conftest import Clock
-from tests.forked import Forked
+from tests.forked import Forked, environment
 from tests.jobs.world import make_world
 from tests.servers.discord import BOT_ID, CHANNEL_ID, TOKEN, DiscordServer
 from tests.servers.everything import all_routes
 from tests.servers.makevid import MakevidServer
 
 DATA = Path(__file__).parent / "data"
-ROOT = Path(__file__).parent.parent
+WIDE = {"COLUMNS": "200", "NO_COLOR": "1"}
 
 
 @pytest.fixture
@@ -57,14 +56,9 @@ def config(tmp_path: Path, discord: DiscordServer) -> Path:
     return path
 
 
-def environment() -> dict[str, str]:
-    usual = {name: value for name, value in os.environ.items() if not name.startswith("ANIMATIC_")}
-    return {**usual, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
-
-
 async def start(*arguments: object) -> Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", *map(str, arguments), stdout=PIPE, stderr=PIPE, env=environment()
+        sys.executable, "-m", "bot", *map(str, arguments), stdout=PIPE, stderr=PIPE, env=environment(**WIDE)
     )
 
 
@@ -73,7 +67,7 @@ async def animatic(*arguments: object, cwd: Path | None = None) -> tuple[int, st
     with tempfile.TemporaryDirectory() as name:
         out, err = Path(name) / "out", Path(name) / "err"
         command = ("bot", *map(str, arguments))
-        process = Forked(command, log=err, out=out, environment=environment(), folder=cwd)
+        process = Forked(command, log=err, out=out, environment=environment(**WIDE), folder=cwd)
         code = await asyncio.wait_for(process.wait(), timeout=60)
         return code, out.read_text(), err.read_text()
 

@@ -34,8 +34,8 @@ from bot.jobs.moderation import Moderation, Verdict
 from bot.jobs.tables import comparisons
 from tests.asking import CLICKED, animate, compare
 from tests.conftest import new_sqlite
-from tests.forked import Forked
-from tests.processes import PRICE_CENTS, ROOT, Site, open_site, until, until_async
+from tests.forked import ROOT, Forked
+from tests.processes import PRICE_CENTS, Site, open_site, until, until_async
 from tests.servers.discord import GUILD_ID, TOKEN, DiscordServer, Fault
 from tests.servers.makevid import MakevidServer
 

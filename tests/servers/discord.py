@@ -76,7 +76,7 @@ class DiscordServer:
         self.follow_ups: list[dict[str, Any]] = []
         self._ids = _snowflakes()
         self._windows: dict[str, tuple[float, int]] = {}
-        self._sequence = 100
+        self._sequence = 0
         self._sockets: dict[
             web.WebSocketResponse, tuple[int, int]
         ] = {}  # each with its shard, and of how many
@@ -263,19 +263,22 @@ class DiscordServer:
                     "application": {"id": str(BOT_ID), "flags": 0},
                     "shard": [shard, count],
                 }
-                await socket.send_json({"op": 0, "d": ready, "s": 1, "t": "READY"})
-                for number, guild in enumerate(here, start=2):
-                    await socket.send_json({"op": 0, "d": guild, "s": number, "t": "GUILD_CREATE"})
+                await self._send(socket, "READY", ready)
+                for guild in here:
+                    await self._send(socket, "GUILD_CREATE", guild)
                 self.connected.set()
         self._sockets.pop(socket, None)
         return socket
 
     async def dispatch(self, event: str, data: dict[str, Any]) -> None:
         """Send an event to the gateway connections of its server's shard (topics/gateway#sharding)."""
-        self._sequence += 1
         for socket, (shard, count) in list(self._sockets.items()):
             if (int(data.get("guild_id", 0)) >> 22) % count == shard:
-                await socket.send_json({"op": 0, "t": event, "s": self._sequence, "d": data})
+                await self._send(socket, event, data)
+
+    async def _send(self, socket: web.WebSocketResponse, event: str, data: dict[str, Any]) -> None:
+        self._sequence += 1
+        await socket.send_json({"op": 0, "t": event, "s": self._sequence, "d": data})
 
     def animate(
         self,
