@@ -18,6 +18,7 @@ import pytest
 import structlog
 from sqlalchemy.engine import make_url
 
+from bot.jobs.machine import Begun, Job
 from bot.jobs.store import Store, open_store
 
 FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
@@ -148,3 +149,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def store(database: str) -> AsyncIterator[Store]:
     async with open_store(database, database_clock=False) as opened:
         yield opened
+
+
+async def in_paid_call(store: Store, *, slots: int, worker: str, now: datetime) -> list[Job]:
+    """Claim jobs of makevid, and write the intent to pay for each."""
+    begun = []
+    for job in await store.claim("makevid", slots=slots, worker=worker, now=now):
+        moved = await store.advance(job, Begun(f"{job.id}-{job.attempt + 1}"), now)
+        assert moved
+        begun.append(moved)
+    return begun

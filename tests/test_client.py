@@ -11,6 +11,7 @@ from bot.jobs.machine import State
 from bot.ui import answer
 from tests.cogs import conftest
 from tests.cogs.conftest import MODELS, Town, buttons, picture, text_of
+from tests.conftest import in_paid_call
 
 town = conftest.town
 
@@ -186,7 +187,7 @@ async def test_a_restart_while_it_is_posted(town: Town, trouble: str) -> None:
 async def test_a_crash_during_the_paid_call(town: Town) -> None:
     """The intent is written and no answer is: the card says that nobody knows, and nothing is paid twice."""
     await town.animate(town.ada, picture=picture())
-    claimed = await town.animatic.store.claim("makevid", slots=2, worker="gone", now=town.env.now())
+    claimed = await in_paid_call(town.animatic.store, slots=2, worker="gone", now=town.env.now())
     assert claimed
 
     await town.restart()

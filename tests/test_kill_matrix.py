@@ -46,7 +46,7 @@ COMPARISONS = 8
 
 # Points that a worker passes with each move of a job: the moves that are meant.
 PASSES = {
-    "store.uncommitted": ("Begun", "Accepted", "Ready", "Posted"),
+    "store.uncommitted": ("Claimed", "Begun", "Accepted", "Ready", "Posted"),
     "engine.settled": ("Accepted", "Ready", "Posted"),
 }
 # Points that are reached only by whoever takes over from a worker that died earlier.
@@ -68,8 +68,6 @@ ONLY_ON = {
 AT_STOP = {"engine.stopped", "engine.released"}
 # Between the intent to pay and the commit of the answer nobody can tell, where the route (makevid) has no look-up.
 IN_DOUBT = {
-    "engine.claimed",
-    "engine.pictures",
     "engine.paying",
     "makevid.answered",
     "engine.answered",
@@ -169,13 +167,14 @@ SLEEPING_ROWS = [
         ("makevid", "store.uncommitted/Accepted"),
     }
 ]
-UNPAID = {"engine.claimed", "engine.pictures"}  # who wakes here pays no more: others made a doubt of it
 
 MAY_MOVE = {
     (None, State.DRAFT),
     (State.DRAFT, State.QUEUED),
     (State.DRAFT, State.CANCELLED),
-    (State.QUEUED, State.SUBMITTING),
+    (State.QUEUED, State.PREPARING),
+    (State.PREPARING, State.QUEUED),
+    (State.PREPARING, State.SUBMITTING),
     (State.SUBMITTING, State.QUEUED),
     (State.SUBMITTING, State.RENDERING),
     (State.SUBMITTING, State.UNSURE),
@@ -299,12 +298,11 @@ async def sleep_and_wake(site: Site, row: str) -> None:
     await site.ended(job, *({State.UNSURE} if doubted else sure))
     await site.wake(sleeping)
 
-    unpaid = doubted and row in UNPAID
-    job = await site.ended(job, *({State.UNSURE} if unpaid else sure))
+    job = await site.ended(job, *sure)
     assert [await site.stop("first", sleeping), await site.stop("second", other)] == [0, 0], site.logs()
     [job] = await site.animatic.store.many([job.id])
-    assert len(site.provider.tasks) == (not unpaid)
-    await check(site, job, doubt=unpaid)
+    assert len(site.provider.tasks) == 1
+    await check(site, job, doubt=False)
 
 
 async def die_at_a_click(site: Site, click: str, row: str) -> None:

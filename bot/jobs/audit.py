@@ -47,6 +47,7 @@ _ALLOWS_ANOTHER = {Busy.__name__, Absent.__name__, TriedAgain.__name__}
 _CHARGES = {
     State.DRAFT: {Charge.RESERVED},
     State.QUEUED: {Charge.RESERVED},
+    State.PREPARING: {Charge.RESERVED},
     State.SUBMITTING: {Charge.RESERVED},
     State.UNSURE: {Charge.MAYBE},
     State.RENDERING: {Charge.RESERVED, Charge.MAYBE},
@@ -199,6 +200,7 @@ def _entries(entries: Counter[tuple[Kind, int]]) -> str:
 def _overdue(job: Job, now: datetime, deadline: timedelta) -> Iterator[Finding]:
     began, longest = {
         State.DRAFT: (job.changed_at, DRAFT_LIFE),
+        State.PREPARING: (job.changed_at, GRACE),
         State.SUBMITTING: (job.changed_at, GRACE),
         State.UNSURE: (job.changed_at, UNSURE_LIFE),
         State.RENDERING: (job.submitted_at, deadline + KEEP_ASKING),

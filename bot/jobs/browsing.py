@@ -11,7 +11,7 @@ from bot.jobs.store import Store, job_of
 from bot.jobs.tables import IS_OPEN, blocks, jobs, ledger, members, reports, reviews
 
 WAITING = (State.DRAFT, State.QUEUED)
-WORKING = (State.SUBMITTING, State.RENDERING, State.POSTING)
+WORKING = (State.PREPARING, State.SUBMITTING, State.RENDERING, State.POSTING)
 MINE = (State.DELIVERED, State.FAILED, State.UNDELIVERABLE)  # what a person's own history shows
 MOST_CHANNELS = 2000
 _REMOVED = select(reviews.c.job_id).where(reviews.c.state == "removed")
@@ -100,7 +100,7 @@ class Browsing:
             IS_OPEN,  # the index is of these rows alone
             func.coalesce(jobs.c.card_channel_id, jobs.c.channel_id) == channel_id,
             jobs.c.card_id.is_not(None),
-            jobs.c.state.in_((State.QUEUED, State.SUBMITTING, State.RENDERING)),
+            jobs.c.state.in_((State.QUEUED, State.PREPARING, State.SUBMITTING, State.RENDERING)),
         )
         return await self._list(select(jobs).where(standing).order_by(jobs.c.created_at).limit(limit))
 

@@ -661,7 +661,7 @@ class Desk:
         cards: list[int] = []
         try:
             for draft in drafts:
-                queued = replace(draft, state=State.QUEUED)
+                queued = draft.but(state=State.QUEUED)
                 cards.append(await self._post_card(queued, pictures))
                 reach("desk.card_posted")
         except CannotPost as problem:
@@ -715,7 +715,7 @@ class Desk:
         for number, draft in enumerate(drafts):
             moved = await self._store.advance(draft, Cancelled(), self._now())
             if moved and number < len(cards):
-                await self._announcer.draw(replace(moved, card_id=cards[number]), Waiting())
+                await self._announcer.draw(moved.but(card_id=cards[number]), Waiting())
 
     async def _limited_by(self, who: Who, settings: GuildSettings) -> list[Budget]:
         """The owner's budgets and the server's: the strictest of each kind."""

@@ -30,6 +30,7 @@ from bot.jobs.machine import (
     NOBODY,
     Absent,
     Accepted,
+    Begun,
     Broke,
     Busy,
     Cancelled,
@@ -180,7 +181,7 @@ class Engine:
     async def recover(self) -> int:
         """Take over what dead or stopped workers left: the number of jobs, MOST_RESCUED when there may be more.
 
-        A job found in its paid call is unsure.
+        A job found in its paid call is unsure; one found before it waits again.
         """
         rescued = await self._ownership.rescue()
         for number, job in enumerate(rescued):
@@ -193,7 +194,7 @@ class Engine:
                     self._schedule.follow(job)
                     if number >= MOST_RESUMED and not job.not_before:  # not all in one burst
                         self._schedule.soon(job.id, timedelta(seconds=number // MOST_RESUMED))
-                else:
+                elif job.state is State.UNSURE:
                     self._doubt(job, timedelta(0))
         if rescued:
             self._start(self._tell_all(rescued))  # beside the loop: Discord may take minutes for hundreds
@@ -234,16 +235,17 @@ class Engine:
     async def hand_back(self) -> None:
         """Give up all that this worker owns, so that others may go on at once."""
         with suppress(SQLAlchemyError, OSError):  # others will do so, less kindly
-            for job in await self._store.open_jobs((State.SUBMITTING,)):
+            for job in await self._store.open_jobs((State.PREPARING, State.SUBMITTING)):
                 if outcome := self._left(job):
                     await self._store.advance(job, outcome, self._now())
         await self._store.release(self._ownership.worker)
 
     def _left(self, job: Job) -> Lost | Busy | None:
-        """What becomes of a claimed job that nobody works on: the commit's answer was lost, or it was left by a bug."""
+        """What becomes of a claimed job that nobody works on: a commit's answer was lost, or it was left by a bug."""
         if job.worker != self._ownership.worker or job.id in self._in_hand:
             return None
-        return Lost(Cause.BROKEN) if job.reference in self._paying else Busy(timedelta(0))
+        paying = job.state is State.SUBMITTING and job.reference in self._paying
+        return Lost(Cause.BROKEN) if paying else Busy(timedelta(0))
 
     async def _loop(self) -> None:
         while not self._stopping:
@@ -426,9 +428,10 @@ class Engine:
             self._start(self._leave_old_routes())  # beside the loop, as `_tell_all`
         doubted: set[str] = set()
         late = set(self._late)
-        for job in await self._store.open_jobs((State.DRAFT, State.SUBMITTING, State.UNSURE)):
+        unfinished = (State.DRAFT, State.PREPARING, State.SUBMITTING, State.UNSURE)
+        for job in await self._store.open_jobs(unfinished):
             age = now - job.changed_at
-            if job.state is State.SUBMITTING:
+            if job.state in (State.PREPARING, State.SUBMITTING):
                 if left := self._left(job):
                     await self._settle(job, left, beside=True)
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
@@ -461,7 +464,7 @@ class Engine:
 
         for job, review in await self._moderation.post_left(now):
             if job.id not in self._in_hand:
-                self._start(self._take_down(replace(job, post_id=review.post_id)), job.id)
+                self._start(self._take_down(job.but(post_id=review.post_id)), job.id)
         await self._comparisons.spoil_ended(now)
         for comparison in await self._comparisons.due(now):
             if comparison.id not in self._in_hand:
@@ -528,7 +531,7 @@ class Engine:
         term = self._ownership.term
         with structlog.contextvars.bound_contextvars(job=job.id):
             try:
-                if job.state is State.SUBMITTING:
+                if job.state is State.PREPARING:
                     await self._submit(job, term)
                 elif job.state is State.RENDERING:
                     await self._poll(job)
@@ -540,15 +543,32 @@ class Engine:
                 self._schedule.soon(job.id, BUSY_PAUSE)
 
     async def _submit(self, job: Job, term: int) -> None:
-        request = await self._prepare(job, term)
-        error: ProviderError | None = None
-        if isinstance(request, ClipRequest):
-            outcome, error = await self._pay(job, request)
+        """Fetch the pictures, write the intent to pay, and pay."""
+        pictures = await self._pictures(job)
+        if not isinstance(pictures, Pictures):
+            await self._settle(job, pictures)
+            return
+        if not self._may_pay(term):
+            await self._settle(job, Busy(timedelta(0)))
+            return
+        reference = job.reference or f"{job.id}-{job.attempt + 1}"
+        begun = await _to_the_end(self._store.advance(job, Begun(reference), self._now()))
+        if begun is None:
+            log.info("job_moved_elsewhere", outcome=Begun.__name__)
+        elif self._may_pay(term):
+            await self._paid(begun, _request(begun, pictures, self.callback(job.route, reference)))
         else:
-            outcome = request
+            await self._settle(begun, Busy(timedelta(0)))
+
+    def _may_pay(self, term: int) -> bool:
+        """Not while stopping, nor when held up so long that others may believe this process dead."""
+        return not self._stopping and self._ownership.may_pay(term)
+
+    async def _paid(self, job: Job, request: ClipRequest) -> None:
+        outcome, error = await self._pay(job, request)
         moved = await self._settle(job, outcome)
         if moved or not isinstance(outcome, Accepted):
-            self._paying.discard(job.reference or "")
+            self._paying.discard(request.reference)
         if error:
             await self._failed(job.route, error)
         elif isinstance(outcome, Accepted):
@@ -556,11 +576,10 @@ class Engine:
         if moved and moved.state is State.RENDERING:
             await self._schedule.submitted(moved)
 
-    async def _prepare(self, job: Job, term: int) -> ClipRequest | Busy | Refused:
-        """All that comes before the paid call. Whatever goes wrong here, nothing was sent."""
+    async def _pictures(self, job: Job) -> Pictures | Busy | Refused:
+        """The pictures of a job, fitted to its model. Whatever goes wrong here, nothing was sent."""
         try:
             pictures = await self._announcer.pictures(job)
-            reach("engine.pictures")
         except PictureGone:
             return Refused(Cause.PICTURE_GONE)
         except PostLater as later:
@@ -571,11 +590,8 @@ class Engine:
         except Exception:  # nothing was sent, so the job may go back to the line
             log.exception("pictures_failed")
             return self._busy(job, BUSY_PAUSE)
-        if self._stopping or not self._ownership.may_pay(term):
-            # Stopping, or held up so long that others may believe this process dead.
-            return Busy(timedelta(0))
-        assert job.reference is not None
-        return _request(job, pictures, self.callback(job.route, job.reference))
+        reach("engine.pictures")
+        return pictures
 
     async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
@@ -852,7 +868,7 @@ class Engine:
         None, to wait for the other one."""
         pair = await self._comparisons.pair(job)
         if pair is None:
-            return replace(job, sealed=False)
+            return job.but(sealed=False)
         match pair.step(self._now()):
             case Step.JOIN:
                 return pair.comparison.post_id
@@ -943,7 +959,7 @@ class Engine:
 
     async def _part(self, pair: Pair) -> Job | None:
         """The two clips go their own ways: the job, its model no secret. None: they are being posted together."""
-        alone = replace(pair.job, sealed=False)
+        alone = pair.job.but(sealed=False)
         if pair.comparison.spoiled_at:
             return alone
         begun = pair.posts or pair.other_gone
@@ -953,7 +969,7 @@ class Engine:
         reach("engine.parted")
         log.info("comparison_spoiled", comparison=pair.comparison.id)
         if pair.other is not None:
-            await self._tell(replace(pair.other, sealed=False))
+            await self._tell(pair.other.but(sealed=False))
         return alone
 
     def _clip_of(self, job: Job) -> Path:

@@ -128,7 +128,9 @@ class Members:
 
     async def waiting_of(self, member_id: int) -> list[Job]:
         """This member's jobs, in all servers, that can still be cancelled."""
-        query = select(jobs).where(IS_OPEN, jobs.c.asker_id == member_id, jobs.c.state == State.QUEUED)
+        query = select(jobs).where(
+            IS_OPEN, jobs.c.asker_id == member_id, jobs.c.state.in_((State.QUEUED, State.PREPARING))
+        )
         async with self._store.reading() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 

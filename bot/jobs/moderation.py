@@ -6,9 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -115,10 +116,9 @@ class Moderation:
     async def _blocks_of(self, asked: Sequence[tuple[int, int, datetime]]) -> list[Block | None]:
         """For all who ask at the same moment, in one look."""
         places = {EVERYWHERE} | {guild_id for guild_id, _, _ in asked}
-        query = select(blocks).where(among(blocks.c.guild_id, "places"), among(blocks.c.member_id, "members"))
         several = {"places": sorted(places), "members": sorted({member_id for _, member_id, _ in asked})}
         async with self._store.reading() as connection:
-            rows = (await connection.execute(query, several)).mappings().all()
+            rows = (await connection.execute(_those_of(), several)).mappings().all()
         found = {(row["guild_id"], row["member_id"]): _block_of(row) for row in rows}
         return [
             next(
@@ -227,7 +227,9 @@ class Moderation:
 
     async def waiting_after(self, job_id: str) -> list[Job]:
         """Jobs made from this one that can still be called off."""
-        query = select(jobs).where(IS_OPEN, jobs.c.parent_id == job_id, jobs.c.state == State.QUEUED)
+        query = select(jobs).where(
+            IS_OPEN, jobs.c.parent_id == job_id, jobs.c.state.in_((State.QUEUED, State.PREPARING))
+        )
         async with self._store.reading() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
@@ -259,6 +261,12 @@ class Moderation:
 
 
 _REMOVED = reviews.c.state == Verdict.REMOVED
+
+
+@cache
+def _those_of() -> Select[Any]:
+    """The blocks of the people `members` in the servers `places`."""
+    return select(blocks).where(among(blocks.c.guild_id, "places"), among(blocks.c.member_id, "members"))
 
 
 def _blocked(guild_id: int | None, member_id: int) -> ColumnElement[bool]:

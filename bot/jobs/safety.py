@@ -80,7 +80,9 @@ class Safety:
         )
         await self._moderation.block(block)
         theirs = await self._moderation.open_of(member_id, guild_id)
-        cancelled = await self._desk.call_off([job for job in theirs if job.state is State.QUEUED])
+        cancelled = await self._desk.call_off(
+            [job for job in theirs if job.state in (State.QUEUED, State.PREPARING)]
+        )
         log.info("member_blocked", guild=guild_id, member=member_id, by=who.id, cancelled=cancelled)
         left = [
             job for job in await self._moderation.open_of(member_id, guild_id) if job.state is not State.DRAFT

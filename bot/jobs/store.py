@@ -73,6 +73,7 @@ from bot.jobs.machine import (
     REQUESTED,
     Begun,
     Charge,
+    Claimed,
     Job,
     Lineage,
     Lost,
@@ -109,8 +110,8 @@ log = structlog.get_logger(__name__)
 
 ACCEPT_SECONDS = 2.0  # Discord gives three for the first answer
 HOLDS_SLOT = timedelta(hours=1)
-RUNNING = (State.SUBMITTING, State.RENDERING)
-OWNED = (State.SUBMITTING, State.RENDERING, State.POSTING)
+RUNNING = (State.PREPARING, State.SUBMITTING, State.RENDERING)
+OWNED = (*RUNNING, State.POSTING)
 MOST_AT_ONCE = 200
 MOST_RESCUED = 500
 MOST_IN_LIST = 500
@@ -283,7 +284,7 @@ class Store:
                 return None  # perhaps by a commit of ours: what it reserved must not speak against it
             tally = Tally(connection)
             load = await tally.load(job.asker_id)
-            admit(replace(load, spent=await tally.spent(replace(job, created_at=now), budgets)))
+            admit(replace(load, spent=await tally.spent(job.but(created_at=now), budgets)))
             [saved] = await self._save(connection, [(job, moved, outcome)])
             return saved
 
@@ -326,7 +327,7 @@ class Store:
     async def claim(
         self, route: str, *, slots: int, worker: str, now: datetime, most: int = MOST_AT_ONCE
     ) -> list[Job]:
-        """Take waiting jobs for the free slots of a route, writing the intent to submit each.
+        """Take waiting jobs for the free slots of a route.
 
         Slots are counted in the database, across all processes; a job long overdue holds none. What is paused
         stays in line. The member with the fewest running jobs goes first, then the oldest job.
@@ -339,8 +340,10 @@ class Store:
             moves: list[Move] = []
             for row in await connection.execute(_next_in_line(), wanted):
                 job = job_of(row)
-                begun = Begun(reference=job.reference or f"{job.id}-{job.attempt + 1}", worker=worker)
-                moves.append((job, machine.advance(job, begun, now), begun))
+                if job.state is not State.QUEUED or job.route != route:
+                    continue
+                claimed = Claimed(worker)
+                moves.append((job, machine.advance(job, claimed, now), claimed))
             return [job for job in await self._save(connection, moves) if job]
 
         # Mostly nobody waits, or no slot is free: then no lock is taken. Where one was, there may be another.
@@ -407,7 +410,7 @@ class Store:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(
                 update(jobs)
-                .where(jobs.c.worker == worker, jobs.c.state.in_((State.RENDERING, State.POSTING)))
+                .where(IS_OPEN, jobs.c.worker == worker, jobs.c.state.in_((State.RENDERING, State.POSTING)))
                 .values(worker=None, version=jobs.c.version + 1)
             )
             await connection.execute(delete(workers).where(workers.c.id == worker))
@@ -1056,18 +1059,26 @@ def _may_begin() -> Select[Any]:
 
 @cache
 def _next_in_line() -> Select[Any]:
-    """The waiting jobs for the free `slots` of `route` at `now`, `most` at a time."""
-    free, most = _free(), bindparam("most", type_=Integer())
+    """The waiting jobs for the free `slots` of `route` at `now`, `most` at a time.
+
+    They may have been called off before their rows were locked: what they are then is what is returned.
+    """
+    most = bindparam("most", type_=Integer())
+    free = select(_free().label("slots")).cte("free").prefix_with("MATERIALIZED")
     line = _line(_ROUTE, bindparam("now", type_=Utc()))
     first = (
         select(line.c.id)
         .order_by(line.c.turn, line.c.created_at, line.c.id)
-        .limit(case((free <= 0, 0), (free > most, most), else_=free))
+        .limit(
+            select(case((free.c.slots <= 0, 0), (free.c.slots > most, most), else_=free.c.slots))
+            .select_from(free)
+            .scalar_subquery()
+        )
+        .cte("first")
+        .prefix_with("MATERIALIZED")  # else PostgreSQL may go through it once for each that waits
     )
-    # Once more what they must be: one may be called off before its row is locked, and only the row is looked at again.
-    still = (jobs.c.state == State.QUEUED, jobs.c.route == _ROUTE)
-    waiting = select(jobs).where(jobs.c.id.in_(first), *still).order_by(jobs.c.created_at)
-    return waiting.with_for_update(skip_locked=True)
+    waiting = select(jobs).join(first, first.c.id == jobs.c.id).order_by(jobs.c.created_at)
+    return waiting.with_for_update(skip_locked=True, of=jobs)
 
 
 async def _one_by_one(
@@ -1157,7 +1168,7 @@ def _is_forgotten(since: datetime) -> ColumnElement[bool]:
 
 def _holds_a_slot(since: BindParameter[datetime]) -> ColumnElement[bool]:
     return or_(
-        jobs.c.state == State.SUBMITTING,
+        jobs.c.state.in_((State.PREPARING, State.SUBMITTING)),
         (jobs.c.state == State.RENDERING) & (jobs.c.submitted_at > since),
     )
 

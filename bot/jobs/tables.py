@@ -114,7 +114,12 @@ def _any_of(states: Iterable[State]) -> TextClause:
 # A query must say one of these to the letter, or SQLite does not see that the index below is enough.
 IS_OPEN, IS_COUNTED = _any_of(OPEN), _any_of(COUNTED)
 # A remix or a continuation says something new each time; what only repeats a clip is open once.
-IS_OPEN_TAKE = text(f"{IS_COUNTED} AND (lineage IS NULL OR lineage IN ('again', 'model'))")
+IS_OPEN_TAKE = text(
+    f"{IS_COUNTED} AND parent_id IS NOT NULL AND (lineage IS NULL OR lineage IN ('again', 'model'))"
+)
+HAS_CARD, HAS_POST, HAS_PARENT = (
+    text(f"{column} IS NOT NULL") for column in ("card_id", "post_id", "parent_id")
+)
 IS_RENDERED = text("rendered_at IS NOT NULL")
 HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
 
@@ -136,8 +141,8 @@ jobs = Table(
     Column("picture_by", BigInteger),
     Column("comparison_id", String(20)),
     Column("sealed", Boolean, nullable=False, server_default=false()),
-    Column("card_id", BigInteger, index=True),
-    Column("post_id", BigInteger, index=True),
+    Column("card_id", BigInteger),
+    Column("post_id", BigInteger),
     Column("card_channel_id", BigInteger),
     Column("post_channel_id", BigInteger),
     Column("budget_channel_id", BigInteger),
@@ -174,6 +179,9 @@ jobs = Table(
     Column("redelivered_at", Utc),
     Column("clip_url", Text),
     Column("cause", String(32)),
+    # Each index is written with each move of a job that it holds: so there are few, and of what is there only.
+    Index("jobs_by_card", "card_id", sqlite_where=HAS_CARD, postgresql_where=HAS_CARD),
+    Index("jobs_by_post", "post_id", sqlite_where=HAS_POST, postgresql_where=HAS_POST),
     # All that is counted for each request and claim, so that the rows themselves are not read for it.
     Index(
         "jobs_open",
@@ -182,6 +190,7 @@ jobs = Table(
         "created_at",
         "asker_id",
         "submitted_at",
+        "worker",
         sqlite_where=IS_OPEN,
         postgresql_where=IS_OPEN,
     ),
@@ -196,11 +205,10 @@ jobs = Table(
         postgresql_where=IS_RENDERED,
     ),
     Index("jobs_with_a_card_left", "changed_at", sqlite_where=HAS_CARD_LEFT, postgresql_where=HAS_CARD_LEFT),
-    Index("jobs_by_worker", "worker", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_asker", "asker_id", "created_at"),
     Index("jobs_open_by_asker", "asker_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_guild", "guild_id", "created_at"),
-    Index("jobs_by_parent", "parent_id", "created_at"),
+    Index("jobs_by_parent", "parent_id", "created_at", sqlite_where=HAS_PARENT, postgresql_where=HAS_PARENT),
     # One open take per person, clip and model, by constraint: looking first and inserting later can race.
     Index(
         "jobs_one_open_take",

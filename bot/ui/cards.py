@@ -101,7 +101,7 @@ def card(job: Job, menu: Menu, waiting: Waiting) -> ui.LayoutView:
         box.add_item(ui.TextDisplay(detail))
     if job.is_open and job.asked_in != job.channel_id:
         box.add_item(ui.TextDisplay(f"-# The clip is posted in <#{job.channel_id}>."))
-    if job.state is State.QUEUED:
+    if job.state in (State.QUEUED, State.PREPARING):
         box.add_item(ui.ActionRow(JobButton(job.id, "cancel")))
     elif job.state is State.UNDELIVERABLE:
         box.add_item(ui.ActionRow(JobButton(job.id, "post")))
@@ -197,7 +197,7 @@ def _title(job: Job, waiting: Waiting) -> tuple[str, discord.Colour]:
         case State.DRAFT | State.QUEUED:
             place = f", number {waiting.place} in line" if waiting.place and waiting.place > 1 else ""
             return f"Waiting to start{place}", WORKING
-        case State.SUBMITTING:
+        case State.PREPARING | State.SUBMITTING:
             return "Starting", WORKING
         case State.RENDERING if waiting.late:
             return "Taking longer than usual; I keep asking", WORKING

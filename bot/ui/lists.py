@@ -83,7 +83,7 @@ def _mine(job: Job, menu: Menu, waiting: Waiting, *, words: int = 80) -> str:
 def _verbs(job: Job, now: datetime) -> list[str]:
     """What a person may do about their own unfinished clip."""
     match job.state:
-        case State.QUEUED:
+        case State.QUEUED | State.PREPARING:
             return ["cancel"]
         case State.UNSURE if now - job.changed_at < LOOKED_UP_BY:
             return ["drop"]

@@ -91,7 +91,7 @@ def in_turn(k: int) -> Executable:
 def plain_core(engine: AsyncEngine, waiting: Callable[[int], Executable]) -> Cycle:
     guarded = update(jobs).where(jobs.c.id == bindparam("b_id"), jobs.c.version == bindparam("b_version"))
     claim = guarded.values(
-        state="submitting", version=bindparam("v"), changed_at=bindparam("at"), worker=WORKER, not_before=None
+        state="preparing", version=bindparam("v"), changed_at=bindparam("at"), worker=WORKER, not_before=None
     )
     put_back = guarded.values(
         state="queued",
@@ -108,13 +108,13 @@ def plain_core(engine: AsyncEngine, waiting: Callable[[int], Executable]) -> Cyc
             rows = [{"b_id": i, "b_version": v, "v": v + 1, "at": now} for i, v in found]
             await connection.execute(claim, rows)
             await connection.execute(
-                insert(events), [event(i, now, "Begun", "queued", "submitting") for i, *_ in found]
+                insert(events), [event(i, now, "Claimed", "queued", "preparing") for i, *_ in found]
             )
         async with engine.begin() as connection:
             rows = [{"b_id": i, "b_version": v + 1, "v": v + 2, "at": now} for i, v, *_ in found]
             await connection.execute(put_back, rows)
             await connection.execute(
-                insert(events), [event(i, now, "Busy", "submitting", "queued") for i, *_ in found]
+                insert(events), [event(i, now, "Busy", "preparing", "queued") for i, *_ in found]
             )
 
     return cycle
@@ -132,14 +132,14 @@ Rows = Sequence[tuple[Any, ...]]  # id, version, and the whole row
 def claimed(found: Rows, at: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     return (
         [("submitting", v + 1, at, WORKER, i, v) for i, v, *_ in found],
-        [(i, at, "Begun", "queued", "submitting") for i, *_ in found],
+        [(i, at, "Claimed", "queued", "preparing") for i, *_ in found],
     )
 
 
 def returned(found: Rows, at: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     return (
         [("queued", v + 2, at, None, i, v + 1) for i, v, *_ in found],
-        [(i, at, "Busy", "submitting", "queued") for i, *_ in found],
+        [(i, at, "Busy", "preparing", "queued") for i, *_ in found],
     )
 
 

@@ -1,6 +1,6 @@
 """Complete jobs per second, beside two queues for PostgreSQL: `python -m tests.bench.throughput`.
 
-Ours goes from the request at the desk to the post: five arrows, each a commit with its event and, where
+Ours goes from the request at the desk to the post: six arrows, each a commit with its event and, where
 money is concerned, its ledger row, through the real desk, store and engine; only the provider and Discord
 are free and instantaneous. The others do nothing in a job: deferred one by one, run, marked as done. All ask with as many callers at once, from one
 process, and work in processes of their own, on the same server. The clock runs from the first request
@@ -25,6 +25,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import func, select
 
+from bot.__main__ import settle_in
 from bot.jobs.machine import State
 from bot.jobs.store import open_store
 from bot.jobs.tables import events, jobs, ledger
@@ -113,7 +114,7 @@ async def ours(address: str, workers: int, number: int) -> tuple[float, float]:
         async with store._reads.connect() as connection:
             moves = (await connection.execute(select(func.count()).select_from(events))).scalar_one()
             money = (await connection.execute(select(func.count()).select_from(ledger))).scalar_one()
-        if (moves, money) != (number * 6, number * 2):
+        if (moves, money) != (number * 7, number * 2):
             raise RuntimeError(f"{moves} events and {money} ledger rows for {number} jobs")
         return result
 
@@ -125,6 +126,7 @@ async def work_ours(address: str, name: str, workers: int) -> None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, engine.stop)
             running = asyncio.create_task(engine.run())
             await asyncio.sleep(SETTLES)
+            settle_in()
             print("ready", flush=True)
             await running
 
@@ -251,6 +253,7 @@ WORK: dict[str, Callable[[str, str, int], Coroutine[Any, Any, None]]] = {
 
 async def measure(server: str, *, number: int, workers: tuple[int, ...], rounds: int) -> list[Table]:
     quiet()
+    settle_in()  # whoever is asked
     table = Table(
         "Complete jobs per second",
         ("", "workers", "requests/s", "jobs/s", "ours ÷ it", "aim"),

@@ -119,6 +119,7 @@ async def test_a_healthy_database_is_well(site: Site) -> None:
     """Jobs of every end, doubts and money of all kinds; nothing is found, and nothing is found in an empty one."""
     assert {job.state for job in site.jobs.values()} == set(State) - {
         State.DRAFT,
+        State.PREPARING,
         State.SUBMITTING,
         State.POSTING,
     }

@@ -608,7 +608,7 @@ async def test_the_answer_to_the_last_step_is_lost(
     monkeypatch.setattr(world.store, "_write", forgetful)
     if meanwhile == "claimed":
         job = await world.ask()
-        assert (job.state, job.card_id) == (State.SUBMITTING, 1001)
+        assert (job.state, job.card_id) == (State.PREPARING, 1001)
     else:
         with pytest.raises(Refusal, match=r"took too long.*Nothing was charged"):
             await world.ask()

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
-from bot.jobs.announcing import CannotPost, PictureGone, PostLater, Waiting
+from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.desk import Who
 from bot.jobs.machine import Accepted, Broke, Charge, Job, Outcome, Ready, State, StillRendering
 from bot.jobs.ownership import STALE
+from tests.conftest import in_paid_call
 from tests.jobs.world import Slow, World
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # of two that do not differ here
@@ -205,10 +206,38 @@ async def test_an_unsure_job_ends_after_a_day(world: World) -> None:
     assert (ended.state, ended.charge) == (State.FAILED, Charge.MAYBE)
 
 
+async def test_a_job_found_before_its_paid_call_is_made(world: World) -> None:
+    """The process died while it fetched the picture: nothing was sent, so there is no doubt, and nobody notices."""
+    job = await world.ask()
+    await world.store.claim("makevid", slots=1, worker="the dead one", now=world.clock.now())
+
+    await world.reborn().run_due()
+
+    made = await world.now(job)
+    assert (made.state, made.attempt) == (State.RENDERING, 1)
+    assert [request.reference for request in world.provider.submits] == [f"{job.id}-1"]
+
+
+async def test_a_claim_called_off_is_not_paid(world: World) -> None:
+    """The member cancels while the picture is being fetched."""
+
+    async def called_off() -> Pictures:
+        await world.desk.cancel(Who(id=2, channel_id=10), job.id)
+        return Pictures()
+
+    world.announcer.on_pictures.append(called_off)
+    job = await world.ask()
+
+    await world.engine.run_due()
+
+    assert (await world.now(job)).state is State.CANCELLED
+    assert world.provider.submits == []
+
+
 async def test_a_job_found_in_its_paid_call_becomes_unsure(world: World) -> None:
     """The process died between intent and answer: the next one does not submit again."""
     job = await world.ask()
-    await world.store.claim("makevid", slots=1, worker="the dead one", now=world.clock.now())
+    await in_paid_call(world.store, slots=1, worker="the dead one", now=world.clock.now())
 
     await world.reborn().run_due()
 
@@ -221,7 +250,7 @@ async def test_a_job_found_in_its_paid_call_becomes_unsure(world: World) -> None
 async def test_a_doubt_is_told_by_the_next_process(world: World) -> None:
     """Who found it died right after writing it down: the card has to ask the member all the same."""
     job = await world.ask()
-    await world.store.claim("makevid", slots=1, worker="the dead one", now=world.clock.now())
+    await in_paid_call(world.store, slots=1, worker="the dead one", now=world.clock.now())
     await world.store.rescue("died right after", stale=STALE, now=world.clock.now())
 
     await world.reborn().run_due()
@@ -730,6 +759,7 @@ async def test_a_process_that_stops_is_not_taken_for_dead(
     assert [state for _, state in await world.store.history(job.id)] == [
         State.DRAFT,
         State.QUEUED,
+        State.PREPARING,
         State.SUBMITTING,
         State.RENDERING,
     ]

@@ -15,7 +15,7 @@ from bot.jobs.desk import Ask, Who
 from bot.jobs.guilds import FRESH, MOST_KEPT, Guilds, GuildSettings, Paused, WhosePictures
 from bot.jobs.machine import State
 from bot.jobs.store import Store
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 from tests.jobs.world import PICTURE, World
 
 GUILD = 1
@@ -358,7 +358,7 @@ async def test_what_waits_when_paused(world: World, where: int | None) -> None:
     guilds = Guilds(world.store, now=world.clock.now, usual=USUAL)
     world.desk._settings_of = guilds.settings
     paid = await world.ask()
-    await world.store.claim("makevid", slots=1, worker="worker-1", now=world.clock.now())
+    await in_paid_call(world.store, slots=1, worker="worker-1", now=world.clock.now())
     waits = await world.ask()
 
     assert await guilds.pause(where, True)

@@ -15,7 +15,7 @@ from bot.jobs.machine import Accepted, Broke, Charge, State, StillRendering
 from bot.jobs.pacing import Pace
 from bot.jobs.schedule import Schedule
 from bot.jobs.store import Store
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 from tests.jobs.world import KLING, FindingProvider, World, make_engine, make_world
 
 PATIENCE = 30  # seconds of the wall clock; nothing here takes as long
@@ -157,7 +157,7 @@ async def test_what_a_dead_worker_left_in_its_paid_call_is_looked_up(
 
     finding.on_find.append(Accepted("task-1"))
     job = await world.ask()
-    (claimed,) = await world.store.claim("makevid", slots=2, worker="dead", now=world.clock.now())
+    (claimed,) = await in_paid_call(world.store, slots=2, worker="dead", now=world.clock.now())
     await finding.submit(_request(claimed, Pictures()))
 
     world.clock.pass_by(seconds=31)

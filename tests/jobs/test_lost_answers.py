@@ -19,7 +19,7 @@ from bot.jobs.desk import Who
 from bot.jobs.machine import Accepted, Job, State
 from bot.jobs.ownership import STALE
 from bot.jobs.store import Store, open_store
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 from tests.jobs.world import FindingProvider, World, make_engine, make_world
 
 MEMBER = Who(id=2, channel_id=10, guild_id=1)
@@ -213,7 +213,7 @@ async def test_a_doubt_is_told(plain: World, quiet: None) -> None:
     """A process died in its paid call. Whichever answer is lost to the next one, the card asks the member what to do."""
     for number in range(1, LONGEST_LIFE):
         job = await plain.ask()
-        await plain.store.claim("makevid", slots=1, worker="the dead one", now=plain.clock.now())
+        await in_paid_call(plain.store, slots=1, worker="the dead one", now=plain.clock.now())
         plain.reborn()
         with losing(plain.store, number, written=True) as seen:
             for _ in range(3):

@@ -20,6 +20,7 @@ from bot.jobs.machine import (
     Cancelled,
     CardPosted,
     Charge,
+    Claimed,
     CouldNotPost,
     Found,
     GaveUp,
@@ -47,7 +48,8 @@ LATER = NOW + timedelta(minutes=1)
 EVERY_OUTCOME: list[Outcome] = [
     CardPosted(7),
     Cancelled(),
-    Begun("ref-1", "worker"),
+    Claimed("worker"),
+    Begun("ref-1"),
     Accepted("task"),
     Busy(timedelta(seconds=30)),
     Refused(Cause.BAD_INPUT),
@@ -120,6 +122,9 @@ def test_still_rendering_changes_nothing() -> None:
         (State.SUBMITTING, Refused(Cause.MODERATION), Charge.NONE),
         (State.SUBMITTING, Lost(Cause.NO_ANSWER), Charge.MAYBE),
         (State.QUEUED, Cancelled(), Charge.NONE),
+        (State.PREPARING, Cancelled(), Charge.NONE),
+        (State.PREPARING, Refused(Cause.PICTURE_GONE), Charge.NONE),
+        (State.PREPARING, Busy(timedelta(seconds=30)), Charge.RESERVED),
         (State.RENDERING, Ready("u"), Charge.CHARGED),
         (State.RENDERING, Broke(Cause.BROKEN, charged=False), Charge.NONE),
         (State.RENDERING, Broke(Cause.MODERATION, charged=True), Charge.CHARGED),
@@ -144,6 +149,18 @@ def test_a_poison_job_ends(state: State, end: State) -> None:
     assert (job.state, job.recoveries) == (state, 8)
 
     assert advance(job, Rescued("worker-9"), LATER).state is end
+
+
+def test_a_picture_that_kills_its_workers_ends_the_job() -> None:
+    """Each that died over it put the job back in line; nothing was ever sent."""
+    job = a_job(State.QUEUED)
+    for recovery in range(8):
+        job = advance(advance(job, Claimed(f"worker-{recovery}"), LATER), Rescued("other"), LATER)
+    assert (job.state, job.worker, job.recoveries, job.attempt) == (State.QUEUED, None, 8, 0)
+
+    ended = advance(advance(job, Claimed("worker-9"), LATER), Rescued("other"), LATER)
+
+    assert (ended.state, ended.cause, ended.charge) == (State.FAILED, Cause.POISON, Charge.NONE)
 
 
 def test_a_busy_provider_is_not_an_attempt_lost() -> None:

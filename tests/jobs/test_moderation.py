@@ -19,7 +19,7 @@ from bot.jobs.members import Members
 from bot.jobs.moderation import Block, Moderation, Verdict
 from bot.jobs.safety import BLOCKS_PAGE, REPORTS_A_DAY, Case, Safety
 from bot.jobs.store import Store
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 from tests.jobs.world import PICTURE, World, make_menu
 
 GUILD = 1
@@ -95,7 +95,7 @@ async def test_a_blocked_member_gets_nothing_by_any_way(world: World, safety: Sa
 async def test_a_doubt_and_a_kept_clip_of_a_blocked_member(world: World, safety: Safety) -> None:
     """Neither paying once more nor posting once more; giving up a doubt still goes."""
     job = await world.ask(asker=ADA.id)
-    [claimed] = await world.store.claim("makevid", slots=1, worker="gone", now=world.clock.now())
+    [claimed] = await in_paid_call(world.store, slots=1, worker="gone", now=world.clock.now())
     world.clock.pass_by(minutes=5)
     await world.store.rescue("w", stale=timedelta(seconds=30), now=world.clock.now())
     assert (await world.now(claimed)).state is State.UNSURE
@@ -529,7 +529,7 @@ async def test_rules_hold_for_every_way_in(world: World) -> None:
 async def test_a_doubt_whose_prompt_is_blocked_by_now(world: World) -> None:
     """Is not paid once more."""
     job = await world.ask(prompt="gore")
-    await world.store.claim("makevid", slots=1, worker="gone", now=world.clock.now())
+    await in_paid_call(world.store, slots=1, worker="gone", now=world.clock.now())
     world.clock.pass_by(minutes=5)
     await world.store.rescue("w", stale=timedelta(seconds=30), now=world.clock.now())
     follow(world, blocked_words=("gore",))

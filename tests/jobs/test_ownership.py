@@ -1,6 +1,6 @@
 """The heartbeat and the fence: a worker that may be thought dead does no work, and takes nothing."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from bot.jobs.announcing import Pictures
-from bot.jobs.machine import Accepted, Posted, Ready, State
+from bot.jobs.machine import Accepted, Begun, Job, Outcome, Posted, Ready, State
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.store import Store
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 from tests.jobs.test_store import queued
 from tests.jobs.world import FindingProvider, ScriptedProvider, World, make_engine, make_world
 
@@ -98,7 +98,7 @@ async def test_a_jump_of_the_clock_puts_rescues_off(store: Store, clock: Clock) 
     wall = Wall()
     await queued(store, clock)
     await store.beat("alive", clock.now())
-    await store.claim("makevid", slots=1, worker="alive", now=clock.now())
+    await in_paid_call(store, slots=1, worker="alive", now=clock.now())
     own = Ownership(store, "w2", now=clock.now, monotonic=wall)
     await own.beat()
     await own.rescue()
@@ -121,7 +121,7 @@ async def test_the_dead_are_found_after_the_jump(store: Store, clock: Clock) -> 
     wall = Wall()
     await queued(store, clock)
     await store.beat("dead", clock.now())
-    await store.claim("makevid", slots=1, worker="dead", now=clock.now())
+    await in_paid_call(store, slots=1, worker="dead", now=clock.now())
     own = Ownership(store, "w2", now=clock.now, monotonic=wall)
     await own.beat()
     await own.rescue()
@@ -177,16 +177,42 @@ async def test_a_process_held_up_before_the_paid_call_does_not_pay(world: World)
     assert world.provider.submits == []
 
 
-async def test_a_process_that_slept_before_the_paid_call_does_not_pay(world: World) -> None:
-    """Long enough for others to act on its job; that its heartbeat is fresh again makes it no more its own."""
+async def test_a_process_that_slept_over_the_picture_does_not_pay(world: World) -> None:
+    """Long enough for others to put its job back in line; that its heartbeat is fresh again makes it no more its own. Whoever
+    takes it next pays, once."""
 
     async def asleep() -> Pictures:
         world.clock.pass_by(minutes=10)
         await world.store.rescue("other", stale=STALE, now=world.clock.now())
         await world.engine._ownership.beat()
+        assert (await world.now(job)).state is State.QUEUED
         return Pictures()
 
     world.announcer.on_pictures.append(asleep)
+    job = await world.ask()
+
+    await world.engine.run_due()
+
+    made = await world.now(job)
+    assert (made.state, made.attempt) == (State.RENDERING, 1)
+    assert len(world.provider.submits) == 1
+
+
+async def test_a_process_that_slept_before_the_paid_call_does_not_pay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had written that it would: others made a doubt of the job meanwhile."""
+    advance = world.store.advance
+
+    async def asleep(job: Job, outcome: Outcome, now: datetime) -> Job | None:
+        moved = await advance(job, outcome, now)
+        if isinstance(outcome, Begun):
+            world.clock.pass_by(minutes=10)
+            await world.store.rescue("other", stale=STALE, now=world.clock.now())
+            await world.engine._ownership.beat()
+        return moved
+
+    monkeypatch.setattr(world.store, "advance", asleep)
     job = await world.ask()
 
     await world.engine.run_due()

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bot.jobs import store as store_module
 from bot.jobs.machine import Accepted, Cancelled, CardPosted, State
 from bot.jobs.store import open_store
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 from tests.jobs.test_store import a_job, queued
 
 PATIENCE = 30  # seconds of the wall clock; nothing here takes as long
@@ -106,7 +106,7 @@ async def test_an_answer_in_hand_waits_for_the_database(
     it is back."""
     async with open_store(server.url) as store, asyncio.timeout(PATIENCE):
         await queued(store, clock)
-        [job] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+        [job] = await in_paid_call(store, slots=1, worker="w", now=clock.now())
         monkeypatch.setattr(store_module, "ACCEPT_SECONDS", 0.1)
         await asyncio.to_thread(server.stop)
         writing = asyncio.create_task(store.advance(job, Accepted("paid-task"), clock.now()))

@@ -30,7 +30,7 @@ from bot.jobs.machine import (
 )
 from bot.jobs.store import HOLDS_SLOT, AlreadyThere, Load, Store, new_job_id, open_store
 from bot.jobs.tables import jobs, metadata
-from tests.conftest import Clock
+from tests.conftest import Clock, in_paid_call
 
 
 def a_job(clock: Clock, **changes: object) -> Job:
@@ -108,7 +108,7 @@ async def test_of_two_moves_at_the_same_moment_the_first_wins(
 async def test_of_two_moves_at_the_same_moment_a_stale_one_does_not_count(store: Store, clock: Clock) -> None:
     """Somebody calls off what they saw in the line, when its paid answer is there: the answer is written."""
     waiting = await queued(store, clock)
-    [claimed] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+    [claimed] = await in_paid_call(store, slots=1, worker="w", now=clock.now())
 
     stale, good = await asyncio.gather(
         store.advance(waiting, Cancelled(), clock.now()),
@@ -124,7 +124,7 @@ async def test_of_two_moves_at_the_same_moment_a_stale_one_does_not_count(store:
 async def test_an_answer_that_cannot_be_written_harms_no_other(store: Store, clock: Clock) -> None:
     """A name that no database takes, as JSON may well bring it: its job is as it was, another's answer is written."""
     await queued(store, clock), await queued(store, clock)
-    one, other = await store.claim("makevid", slots=2, worker="w", now=clock.now())
+    one, other = await in_paid_call(store, slots=2, worker="w", now=clock.now())
 
     bad, good = await asyncio.gather(
         store.advance(one, Accepted("task-\ud800"), clock.now()),
@@ -276,15 +276,25 @@ async def test_admission_is_decided_in_the_same_transaction(store: Store, clock:
     assert sorted(type(result).__name__ for result in results) == ["Job", "Refusal"]
 
 
-async def test_a_claim_writes_the_intent_first(store: Store, clock: Clock) -> None:
-    """Before anything is paid, the row says which attempt is under way and under which reference."""
+async def test_a_claim_says_whose_job_it_is(store: Store, clock: Clock) -> None:
+    """Nothing is sent yet, and no attempt has begun."""
     job = await queued(store, clock)
 
     [claimed] = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
 
-    assert (claimed.id, claimed.state, claimed.attempt) == (job.id, State.SUBMITTING, 1)
-    assert claimed.reference == f"{job.id}-1"
+    assert (claimed.id, claimed.state, claimed.attempt) == (job.id, State.PREPARING, 0)
+    assert (claimed.worker, claimed.reference) == ("w1", None)
     assert await store.get(job.id) == claimed
+
+
+async def test_a_claimed_job_can_be_called_off(store: Store, clock: Clock) -> None:
+    """Its worker, which still fetches the picture, may not pay then."""
+    await queued(store, clock)
+    [claimed] = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+
+    assert await store.advance(claimed, Cancelled(), clock.now())
+
+    assert await store.advance(claimed, Begun("r"), clock.now()) is None
 
 
 async def test_two_claims_at_once_get_two_jobs(store: Store, clock: Clock) -> None:
@@ -314,7 +324,7 @@ async def test_slots_are_counted_in_the_database(store: Store, clock: Clock) -> 
     """A route with no free slot gives nothing; a job in doubt holds no slot."""
     await queued(store, clock)
     await queued(store, clock)
-    [running] = await store.claim("makevid", slots=1, worker="w1", now=clock.now())
+    [running] = await in_paid_call(store, slots=1, worker="w1", now=clock.now())
 
     assert await store.claim("makevid", slots=1, worker="w1", now=clock.now()) == []
     await store.advance(running, Lost(Cause.NO_ANSWER), clock.now())
@@ -324,7 +334,7 @@ async def test_slots_are_counted_in_the_database(store: Store, clock: Clock) -> 
 async def test_a_rendering_job_holds_its_slot_for_a_while(store: Store, clock: Clock) -> None:
     """A route gets no more than it has slots for; but a clip that never comes does not keep the others waiting for a day."""
     await queued(store, clock)
-    [rendering] = await store.claim("makevid", slots=1, worker="w", now=clock.now())
+    [rendering] = await in_paid_call(store, slots=1, worker="w", now=clock.now())
     await store.advance(rendering, Accepted("t"), clock.now())
     await queued(store, clock)
     clock.pass_by(seconds=HOLDS_SLOT.total_seconds() - 1)
@@ -380,12 +390,14 @@ async def test_members_take_turns(store: Store, clock: Clock) -> None:
 
 
 async def test_a_dead_workers_jobs_are_taken_over(store: Store, clock: Clock) -> None:
-    """Only when its heartbeat is stale; twice is harmless; what was in its paid call is unsure."""
+    """Only when its heartbeat is stale; twice is harmless; what was in its paid call is unsure, what was before it waits."""
     await queued(store, clock)
     await store.beat("w1", clock.now())
-    [submitting] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
+    [submitting] = await in_paid_call(store, slots=9, worker="w1", now=clock.now())
     await queued(store, clock)
-    [other] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
+    [other] = await in_paid_call(store, slots=9, worker="w1", now=clock.now())
+    await queued(store, clock)
+    [preparing] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
     rendering = await store.advance(other, Accepted("t"), clock.now())
     assert rendering
     stale = timedelta(seconds=30)
@@ -396,6 +408,7 @@ async def test_a_dead_workers_jobs_are_taken_over(store: Store, clock: Clock) ->
     rescued = {job.id: job for job in await store.rescue("w2", stale=stale, now=clock.now())}
 
     assert rescued[submitting.id].state is State.UNSURE
+    assert (rescued[preparing.id].state, rescued[preparing.id].recoveries) == (State.QUEUED, 1)
     assert (rescued[rendering.id].worker, rescued[rendering.id].recoveries) == ("w2", 1)
     assert await store.rescue("w2", stale=stale, now=clock.now()) == []
     assert await store.advance(rendering, Ready("https://x"), clock.now()) is None
@@ -405,7 +418,7 @@ async def test_what_was_handed_back_is_taken_at_once(store: Store, clock: Clock)
     """A clean stop spends no recovery."""
     await queued(store, clock)
     await store.beat("w1", clock.now())
-    [claimed] = await store.claim("makevid", slots=9, worker="w1", now=clock.now())
+    [claimed] = await in_paid_call(store, slots=9, worker="w1", now=clock.now())
     await store.advance(claimed, Accepted("t"), clock.now())
 
     await store.release("w1")
@@ -427,8 +440,8 @@ async def test_money_follows_the_job(store: Store, clock: Clock) -> None:
 async def test_durations_are_learned_from_the_same_kind(store: Store, clock: Clock) -> None:
     """From submit to clip; other lengths and qualities do not count."""
     job = await queued(store, clock)
-    running = await store.advance(job, Begun("r", "w"), clock.now())
-    assert running
+    [running] = await in_paid_call(store, slots=1, worker="w", now=clock.now())
+    assert running.id == job.id
     running = await store.advance(running, Accepted("t"), clock.now())
     assert running
     clock.pass_by(seconds=90)

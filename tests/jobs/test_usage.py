@@ -15,6 +15,7 @@ from bot.jobs.machine import (
     Broke,
     Cancelled,
     CardPosted,
+    Claimed,
     CouldNotPost,
     GaveUp,
     Job,
@@ -33,7 +34,7 @@ from tests.jobs.test_store import a_job
 
 NOVEMBER, DECEMBER = Month(2026, 11), Month(2026, 12)
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-TO_THE_CLIP = (Begun("ref", "worker"), Accepted("task"), Ready("https://cdn.example/clip.mp4"))
+TO_THE_CLIP = (Claimed("worker"), Begun("ref"), Accepted("task"), Ready("https://cdn.example/clip.mp4"))
 POSTED = (*TO_THE_CLIP, Posted(9))
 
 
@@ -84,9 +85,17 @@ async def test_what_became_of_each_clip(store: Store, clock: Clock, books: Books
     await made(store, clock, *POSTED, wait=50)
     await made(store, clock, *POSTED, wait=70, price_cents=70, model="luma", asker_id=3)
     await made(store, clock, *POSTED, wait=600, price_cents=100, asker_id=3)
-    await made(store, clock, Begun("r", "w"), Accepted("t"), Broke(Cause.MODERATION, charged=False))
-    await made(store, clock, Begun("r", "w"), Accepted("t"), Broke(Cause.BROKEN, charged=True), price_cents=7)
-    await made(store, clock, Begun("r", "w"), Lost(Cause.NO_ANSWER), GaveUp(), price_cents=11)
+    await made(store, clock, Claimed("w"), Begun("r"), Accepted("t"), Broke(Cause.MODERATION, charged=False))
+    await made(
+        store,
+        clock,
+        Claimed("w"),
+        Begun("r"),
+        Accepted("t"),
+        Broke(Cause.BROKEN, charged=True),
+        price_cents=7,
+    )
+    await made(store, clock, Claimed("w"), Begun("r"), Lost(Cause.NO_ANSWER), GaveUp(), price_cents=11)
     await made(store, clock, Cancelled())
     await made(store, clock, *TO_THE_CLIP, CouldNotPost(Cause.NO_PERMISSION), price_cents=5)
     await made(store, clock, price_cents=13)
@@ -149,7 +158,9 @@ async def test_what_is_given_back_later_is_of_the_month_of_its_reservation(
 ) -> None:
     """So no month is ever less than nothing, and December's budget grows by no refund of November's."""
     clock.at = datetime(2026, 11, 30, 23, 59, tzinfo=UTC)
-    await made(store, clock, Begun("r", "w"), Accepted("t"), Broke(Cause.BROKEN, charged=False), wait=600)
+    await made(
+        store, clock, Claimed("w"), Begun("r"), Accepted("t"), Broke(Cause.BROKEN, charged=False), wait=600
+    )
     await made(store, clock, *POSTED, wait=600)
 
     november, december = await of(books), await of(books, DECEMBER)
@@ -164,7 +175,7 @@ async def test_what_is_given_back_later_is_of_the_month_of_its_reservation(
 async def test_a_clip_tried_again_in_the_next_month(store: Store, clock: Clock, books: Books) -> None:
     """The doubt stays where its money was reserved; the second attempt belongs to the month of the click."""
     clock.at = datetime(2026, 11, 30, 23, tzinfo=UTC)
-    job = await made(store, clock, Begun("r", "w"), Lost(Cause.NO_ANSWER))
+    job = await made(store, clock, Claimed("w"), Begun("r"), Lost(Cause.NO_ANSWER))
     clock.at = datetime(2026, 12, 1, 1, tzinfo=UTC)
     for outcome in (TriedAgain(), *POSTED):
         moved = await store.advance(job, outcome, clock.now())
@@ -248,7 +259,7 @@ async def test_the_file_adds_up_to_the_picture(store: Store, clock: Clock, books
     """A line for each clip, the oldest first, with what the provider's bill calls it, and no prompt."""
     await made(store, clock, *POSTED, prompt="a secret wish", quality="pro", card_channel_id=4)
     clock.pass_by(hours=1)
-    await made(store, clock, Begun("r", "w"), Lost(Cause.NO_ANSWER), price_cents=11)
+    await made(store, clock, Claimed("w"), Begun("r"), Lost(Cause.NO_ANSWER), price_cents=11)
 
     sheet = await books.sheet(NOVEMBER, 1, max_bytes=10**6)
 
@@ -274,7 +285,7 @@ async def test_the_file_adds_up_to_the_picture(store: Store, clock: Clock, books
 async def test_no_cell_is_a_formula(store: Store, clock: Clock, books: Books, start: str) -> None:
     """The provider's own name for a clip is theirs to choose: no spreadsheet may run it."""
     evil = f'{start}HYPERLINK("https://evil.example";"click")'
-    await made(store, clock, Begun("r", "w"), Accepted(evil), variant=f"{start}1")
+    await made(store, clock, Claimed("w"), Begun("r"), Accepted(evil), variant=f"{start}1")
 
     [row] = await sheet_of(books)
 

@@ -76,6 +76,7 @@ def test_what_cannot_be_posted_was_paid_for_unless_it_is_free(free: bool, cause:
     ("state", "buttons"),
     [
         (State.QUEUED, ["Cancel"]),
+        (State.PREPARING, ["Cancel"]),
         (State.SUBMITTING, []),
         (State.RENDERING, []),
         (State.UNSURE, ["Try again (may cost twice)", "Let it go"]),

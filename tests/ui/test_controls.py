@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from bot.jobs.machine import State
 from tests.cogs import conftest
 from tests.cogs.conftest import ERASE, POST_BUTTONS, Town, answer_to, buttons, picture, said, text_of
+from tests.conftest import in_paid_call
 
 town = conftest.town
 
@@ -60,7 +61,7 @@ async def test_cancel_after_the_start(town: Town) -> None:
     """The card was not redrawn yet when the paid call began: too late, and the clip comes."""
     await town.animate(town.ada, picture=picture())
     store, now = town.animatic.store, town.env.now()
-    claimed = await store.claim("makevid", slots=2, worker="another", now=now)
+    claimed = await in_paid_call(store, slots=2, worker="another", now=now)
     assert claimed
 
     result = await town.ada.click(town.card(), label="Cancel")
