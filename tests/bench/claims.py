@@ -131,7 +131,7 @@ Rows = Sequence[tuple[Any, ...]]  # id, version, and the whole row
 
 def claimed(found: Rows, at: Any) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     return (
-        [("submitting", v + 1, at, WORKER, i, v) for i, v, *_ in found],
+        [("preparing", v + 1, at, WORKER, i, v) for i, v, *_ in found],
         [(i, at, "Claimed", "queued", "preparing") for i, *_ in found],
     )
 
