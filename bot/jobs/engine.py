@@ -54,7 +54,8 @@ from bot.jobs.models import Menu, Way
 from bot.jobs.moderation import Moderation
 from bot.jobs.ownership import JUMP, STALE, Ownership
 from bot.jobs.schedule import Schedule
-from bot.jobs.store import MOST_RESCUED, RUNNING, AlreadyThere, Store
+from bot.jobs.store import MOST_AT_ONCE, MOST_RESCUED, RUNNING, AlreadyThere, Store
+from bot.jobs.together import Together
 from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
 
 log = structlog.get_logger(__name__)
@@ -132,6 +133,7 @@ class Engine:
         self._renewed: Counter[str] = Counter()  # links that were asked for anew
         self._told: set[str] = set()  # whose doubt was told
         self._just_ready: dict[str, int] = {}  # in which term a clip came that nobody has tried to post yet
+        self._posted = Together[Path, None](_unlink, most=MOST_AT_ONCE)  # clips that nobody needs any more
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._has_swept = False
@@ -397,7 +399,8 @@ class Engine:
         return taken
 
     def _start(self, work: Coroutine[Any, Any, None], *job_ids: str) -> None:
-        self._in_hand.update(job_ids)
+        for job_id in job_ids:
+            self._in_hand[job_id] += 1
         task = asyncio.create_task(work)
         self._tasks.add(task)
 
@@ -552,7 +555,7 @@ class Engine:
             await self._settle(job, Busy(timedelta(0)))
             return
         reference = job.reference or f"{job.id}-{job.attempt + 1}"
-        begun = await _to_the_end(self._store.advance(job, Begun(reference), self._now()))
+        begun = await self._store.advance(job, Begun(reference), self._now(), surely=True)
         if begun is None:
             log.info("job_moved_elsewhere", outcome=Begun.__name__)
         elif self._may_pay(term):
@@ -840,7 +843,7 @@ class Engine:
             self._schedule.soon(job.id, timedelta(seconds=5))
         if moved and moved.state is State.DELIVERED:
             await self._finish(moved)
-            await asyncio.to_thread(clip.unlink, missing_ok=True)
+            await self._posted.ask(clip)
             reach("engine.cleared")
 
     async def _post(self, job: Job, clip: Path, ours: Ours, *, again: bool) -> int:
@@ -1040,7 +1043,7 @@ class Engine:
 
         None: someone else moved the job, we stop quietly.
         """
-        moved = await _to_the_end(self._store.advance(job, outcome, self._now()))
+        moved = await self._store.advance(job, outcome, self._now(), surely=True)
         reach("engine.settled", type(outcome).__name__)
         if moved is None or moved.state is not State.POSTING:
             self._renewed.pop(job.id, None)
@@ -1138,14 +1141,15 @@ def _batched(jobs: Sequence[Job], most: int) -> Iterator[Sequence[Job]]:
         yield jobs[start : start + most]
 
 
-async def _to_the_end(commit: Coroutine[Any, Any, T]) -> T:
-    """Finish a commit even when cancelled meanwhile; only then be cancelled."""
-    task = asyncio.ensure_future(commit)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
+async def _unlink(clips: Sequence[Path]) -> list[OSError | None]:
+    def unlink(clip: Path) -> OSError | None:
+        try:
+            clip.unlink(missing_ok=True)
+        except OSError as error:
+            return error
+        return None
+
+    return await asyncio.to_thread(lambda: [unlink(clip) for clip in clips])
 
 
 def _request(job: Job, pictures: Pictures, callback: str | None = None) -> ClipRequest:

@@ -249,17 +249,18 @@ class Store:
             tally = Tally(connection)
             return await tally.load(asker_id, clip=clip, now=now)
 
-    async def advance(self, job: Job, outcome: Outcome, now: datetime) -> Job | None:
+    async def advance(self, job: Job, outcome: Outcome, now: datetime, *, surely: bool = False) -> Job | None:
         """Move the job along one arrow. None: someone else moved it first, and nothing was written.
 
-        A database that is away is asked until it answers: the outcome in hand may be a paid answer.
+        A database that is away is asked until it answers: the outcome in hand may be a paid answer. `surely`: it is written
+        even when the caller is cancelled meanwhile, who is cancelled only then.
         Raises AlreadyThere when the person has queued the same clip once more meanwhile.
         """
         moved = machine.advance(job, outcome, now)
         if moved is job:
             return job
         try:
-            saved = await self._moves.ask((job, moved, outcome))
+            saved = await self._moves.ask((job, moved, outcome), surely=surely)
         except IntegrityError as error:
             raise AlreadyThere(job.id) from error
         if saved is None and await self.look(job.id) == moved:

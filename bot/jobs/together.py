@@ -25,13 +25,20 @@ class Together(Generic[Item, Answer]):
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
-    async def ask(self, item: Item) -> Answer:
-        """The answer for this item. A caller that is cancelled before its turn asked nothing."""
+    async def ask(self, item: Item, *, surely: bool = False) -> Answer:
+        """The answer for this item. A caller that is cancelled before its turn asked nothing; one that asks `surely` is
+        cancelled only after its turn."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), context=Context())  # nobody's log fields
-        return await answer
+        if not surely:
+            return await answer
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            await asyncio.wait({answer})
+            raise
 
     async def close(self) -> None:
         """Give up what is under way; whoever still waits is cancelled."""

@@ -163,10 +163,10 @@ async def test_a_paid_answer_that_cannot_be_written_is_never_paid_again(
     """Its commit fails for a reason that does not pass: a doubt for a person, not a second call."""
     advance = world.store.advance
 
-    async def fail(job: Job, outcome: Outcome, now: datetime) -> Job | None:
+    async def fail(job: Job, outcome: Outcome, now: datetime, **how: bool) -> Job | None:
         if isinstance(outcome, Accepted):
             raise TypeError("a bug")
-        return await advance(job, outcome, now)
+        return await advance(job, outcome, now, **how)
 
     monkeypatch.setattr(world.store, "advance", fail)
     job = await world.ask()

@@ -204,8 +204,8 @@ async def test_a_process_that_slept_before_the_paid_call_does_not_pay(
     """It had written that it would: others made a doubt of the job meanwhile."""
     advance = world.store.advance
 
-    async def asleep(job: Job, outcome: Outcome, now: datetime) -> Job | None:
-        moved = await advance(job, outcome, now)
+    async def asleep(job: Job, outcome: Outcome, now: datetime, **how: bool) -> Job | None:
+        moved = await advance(job, outcome, now, **how)
         if isinstance(outcome, Begun):
             world.clock.pass_by(minutes=10)
             await world.store.rescue("other", stale=STALE, now=world.clock.now())

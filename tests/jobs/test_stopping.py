@@ -102,14 +102,14 @@ async def test_a_commit_is_finished_though_its_task_is_cancelled(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The grace is over while the paid answer is being written down: it is written all the same."""
-    advance, slow = world.store.advance, Slow()
+    save, slow = world.store._save, Slow()
 
-    async def slowly(job: Job, outcome: Any, now: Any) -> Job | None:
-        if isinstance(outcome, Accepted):
+    async def slowly(connection: Any, moves: Any) -> list[Job | None]:
+        if any(isinstance(outcome, Accepted) for _, _, outcome in moves):
             await slow()
-        return await advance(job, outcome, now)
+        return await save(connection, moves)
 
-    monkeypatch.setattr(world.store, "advance", slowly)
+    monkeypatch.setattr(world.store, "_save", slowly)
     job = await world.ask()
     running = asyncio.create_task(world.engine.run(grace=timedelta(0)))
     await slow.began.wait()

@@ -209,3 +209,27 @@ async def test_places_asked_at_the_same_moment_are_those_asked_alone(
 
     assert together == [await store.place(job) for job in queued]
     assert sorted(together) == list(range(1, number + 1))
+
+
+async def test_who_asks_surely_is_cancelled_afterwards() -> None:
+    """Also before its turn: it is done all the same."""
+    work = Work()
+    together = Together(work, most=1)
+    first, second, asked = [
+        asyncio.create_task(together.ask(n, surely=surely))
+        for n, surely in ((1, True), (2, True), (3, False))
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for task in (first, second, asked):
+        task.cancel()
+    await asyncio.sleep(0)
+    assert [task.done() for task in (first, second, asked)] == [False, False, True]
+
+    for _ in range(2):
+        work.go.release()
+    await asyncio.wait({first, second})
+
+    assert first.cancelled()
+    assert second.cancelled()
+    assert work.batches == [[1], [2]]

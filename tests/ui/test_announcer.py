@@ -1,7 +1,7 @@
 """Bringing the clip into the channel, when Discord does not take it at once or not at all."""
 
 import io
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import av
@@ -202,10 +202,10 @@ async def crash_after_the_post(town: Town, monkeypatch: pytest.MonkeyPatch) -> N
     """Discord has the post, and the process ends before that is written down."""
     advance = town.animatic.store.advance
 
-    async def crash(job: Job, outcome: Outcome, now: object) -> Job | None:
+    async def crash(job: Job, outcome: Outcome, now: datetime, **how: bool) -> Job | None:
         if isinstance(outcome, Posted):
             raise OSError("the power went")
-        return await advance(job, outcome, now)  # type: ignore[arg-type]
+        return await advance(job, outcome, now, **how)
 
     monkeypatch.setattr(town.animatic.store, "advance", crash)
     await town.wait(10)
