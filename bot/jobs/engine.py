@@ -459,6 +459,8 @@ class Engine:
             if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
                 self._start(self._finish(job), job.id)
 
+        for job in await self._moderation.to_call_off(now):
+            await self._settle(job, Cancelled(), beside=True)
         for job, review in await self._moderation.post_left(now):
             if job.id not in self._in_hand:
                 self._start(self._take_down(replace(job, post_id=review.post_id)), job.id)
