@@ -138,7 +138,9 @@ class Engine:
         self._clocks: tuple[float, datetime] | None = None
         self._woken = asyncio.Event()
         self._next_look = datetime.max.replace(tzinfo=UTC)
-        self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
+        self._line_moved = set(
+            providers
+        )  # routes where cards may tell an old place in line, or nothing of a pause
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
         self._has_room = True
