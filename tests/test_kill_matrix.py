@@ -392,8 +392,7 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
     assert ended.state is state
     assert await store.money(job.id) == money
     assert len(site.provider.creates) == creates
-    # Kling refuses a second create under one reference: the first one's task is what comes of both.
-    assert len(site.provider.tasks) == (min(creates, 1) if site.route == "kling" else creates)
+    assert len(site.provider.tasks) == creates
     assert len(site.posts()) == (state is State.DELIVERED)
     await site.check_jobs()
 
@@ -556,6 +555,7 @@ async def die_reporting(site: Site) -> None:
     await deliver(site, [job])
     await site.animatic.bot.servers.change(GUILD_ID, review_channel=site.channel)
     await die_deciding(site, "report", job)
+    assert await Moderation(site.animatic.store).has_reported(job.id, member(site.channel).id)
     assert await DECIDED["report"](site.animatic, site.channel, job.id)
     with pytest.raises(Refusal, match="reported this clip already"):
         await DECIDED["report"](site.animatic, site.channel, job.id)
@@ -637,12 +637,13 @@ async def show_the_result(site: Site, jobs: list[Job]) -> None:
 async def die_voting(site: Site) -> None:
     """Who votes once more, since nothing was answered, is counted once."""
     jobs = await compared(site)
+    this, votes = jobs[0].comparison_id or "", Comparisons(site.animatic.store).votes
     await die_deciding(site, "vote", jobs[0])
+    assert await votes(this) == {Choice.A: 1, Choice.B: 0, Choice.SAME: 0}
     await DECIDED["vote"](site.animatic, site.channel, jobs[0].id)
     await end_the_vote(site, jobs[0])
     await show_the_result(site, jobs)
-    votes = await Comparisons(site.animatic.store).votes(jobs[0].comparison_id or "")
-    assert votes == {Choice.A: 1, Choice.B: 0, Choice.SAME: 0}
+    assert await votes(this) == {Choice.A: 1, Choice.B: 0, Choice.SAME: 0}
 
 
 async def die_revealing(site: Site) -> None:

@@ -138,9 +138,8 @@ class Engine:
         self._clocks: tuple[float, datetime] | None = None
         self._woken = asyncio.Event()
         self._next_look = datetime.max.replace(tzinfo=UTC)
-        self._line_moved = set(
-            providers
-        )  # routes where cards may tell an old place in line, or nothing of a pause
+        # Routes where cards may tell an old place in line: at a start, whatever the last process did not draw.
+        self._line_moved = set(providers)
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
         self._has_room = True
