@@ -969,7 +969,7 @@ async def live_through_all(
                     folder / f"row-{number}", address, discord, channel, route=route
                 ) as site:
                     await row(site)
-            except Exception as error:  # noqa: BLE001 - all rows are told of at the end
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - all rows are told of at the end
                 return f"{name}: {type(error).__name__} {error}"
         return None
 
