@@ -477,15 +477,27 @@ async def settings_of(site: Site) -> GuildSettings:
     return await Guilds(site.animatic.store, now=root.system_clock, usual=usual).settings(GUILD_ID)
 
 
-async def reported_with_a_take(site: Site) -> tuple[Job, Job]:
-    """A delivered clip that somebody reported, and another take of it that waits."""
-    store = site.animatic.store
+async def let_moderators_read(site: Site) -> Callable[[], list[str]]:
+    """Have a channel for reports; the messages there."""
+    channel_id = site.channel + 500_000
+    await site.animatic.bot.servers.change(GUILD_ID, review_channel=channel_id)
+    return lambda: [
+        json.dumps(message.data["components"])
+        for message in site.discord.visible
+        if message.channel_id == channel_id
+    ]
+
+
+async def reported_with_a_take(site: Site) -> tuple[Job, Job, Callable[[], list[str]]]:
+    """A delivered clip that somebody reported, another take of it that waits, and what moderators read."""
+    store, told = site.animatic.store, await let_moderators_read(site)
     job = await ask_in_the_server(site)
     await deliver(site, [job])
     [job] = await store.many([job.id])
     take = await site.animatic.desk.again(member(site.channel), job)
-    await Moderation(store).report(job, 3, "spam", None, root.system_clock())
-    return job, take
+    assert await DECIDED["report"](site.animatic, site.channel, job.id)
+    assert len(told()) == 1
+    return job, take, told
 
 
 async def die_blocking(site: Site) -> None:
@@ -514,15 +526,15 @@ async def die_unblocking(site: Site) -> None:
 
 
 async def die_removing(site: Site) -> None:
-    """The post goes, and what waits to be made from the clip is not made. Nobody decides once more."""
+    """The post goes, what waits to be made from the clip is not made, the moderators read of it. Nobody decides once more."""
     store = site.animatic.store
-    job, take = await reported_with_a_take(site)
+    job, take, told = await reported_with_a_take(site)
     await die_deciding(site, "remove", job)
 
     async def cleared() -> bool:
         review = await Moderation(store).review(job.id)
         assert review
-        return review.cleared_at is not None
+        return review.cleared_at is not None and "Reported, and removed" in told()[0]
 
     await work_until(site, cleared)
     [take] = await work_on(site, take)
@@ -530,14 +542,15 @@ async def die_removing(site: Site) -> None:
     with pytest.raises(Refusal, match="taken this clip away already"):
         await DECIDED["keep"](site.animatic, site.channel, job.id)
     assert [message.id for message in site.messages()] == [take.card_id]
+    assert len(told()) == 1
     assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
     assert len(site.provider.creates) == 1
     await site.check_jobs()
 
 
 async def die_keeping(site: Site) -> None:
-    """The post stays, and what waits to be made from the clip is made. Nobody decides once more."""
-    job, take = await reported_with_a_take(site)
+    """The post stays, what waits to be made from the clip is made, the moderators read of it. Nobody decides once more."""
+    job, take, told = await reported_with_a_take(site)
     await die_deciding(site, "keep", job)
     [take] = await work_on(site, take)
     for again in ("remove", "report"):
@@ -545,25 +558,30 @@ async def die_keeping(site: Site) -> None:
             await DECIDED[again](site.animatic, site.channel, job.id)
     assert take.state is State.DELIVERED
     assert [message.id for message in site.messages()] == [job.post_id, take.post_id]
+    assert ["Reported, and kept" in message for message in told()] == [True]
     assert len(site.provider.creates) == 2
     await site.check_jobs()
 
 
 async def die_reporting(site: Site) -> None:
-    """Who reports once more, since nothing was answered, is counted once; the moderators read of it once."""
+    """The moderators read of it, once; who reports once more, since nothing was answered, is counted once."""
     job = await ask_in_the_server(site)
     await deliver(site, [job])
-    await site.animatic.bot.servers.change(GUILD_ID, review_channel=site.channel)
+    messages = await let_moderators_read(site)
     await die_deciding(site, "report", job)
-    assert await Moderation(site.animatic.store).has_reported(job.id, member(site.channel).id)
-    assert await DECIDED["report"](site.animatic, site.channel, job.id)
+    moderation = Moderation(site.animatic.store)
+
+    async def shown() -> bool:
+        review = await moderation.review(job.id)
+        return review is not None and review.shown_as is not None
+
+    await work_until(site, shown)
     with pytest.raises(Refusal, match="reported this clip already"):
         await DECIDED["report"](site.animatic, site.channel, job.id)
-    review = await Moderation(site.animatic.store).review(job.id)
+    review = await moderation.review(job.id)
     assert review
     assert (review.state, review.reporters) == (Verdict.OPEN, 1)
-    told = [json.dumps(message.data["components"]) for message in site.messages()]
-    assert ["A clip was reported" in message for message in told] == [False, True]
+    assert ["A clip was reported" in message for message in messages()] == [True]
 
 
 async def die_changing_settings(site: Site) -> None:

@@ -299,6 +299,8 @@ class Engine:
                 if not self._has_swept:
                     self._has_swept = True
                     self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
+                    for job, review in await self._moderation.reviewed_lately(now - TOLD_WITHIN):
+                        self._start(self._announcer.tell_moderators(job, review))
                 await self._mend_routes()
                 # That may have taken a while, and what is claimed now is to be paid.
                 await self._ownership.beat()

@@ -256,6 +256,19 @@ class Moderation:
         query = select(reviews.c.job_id).where(IS_POST_LEFT, lately).order_by(reviews.c.decided_at)
         async with self._store.reading() as connection:
             ids = (await connection.execute(query.limit(MOST_AT_ONCE))).scalars().all()
+        return await self._with_reviews(ids)
+
+    async def reviewed_lately(self, since: datetime) -> list[tuple[Job, Review]]:
+        """Clips that were reported or decided about since then, whose moderators' message may not say so yet."""
+        reported = reviews.c.job_id.in_(select(reports.c.job_id).where(reports.c.at > since))
+        is_open, is_shown = reviews.c.state == Verdict.OPEN, reviews.c.shown_as.is_not(None)
+        untold = (is_open & reported) | (is_shown & (reviews.c.decided_at > since))
+        query = select(reviews.c.job_id).where(untold).order_by(reviews.c.opened_at)
+        async with self._store.reading() as connection:
+            ids = (await connection.execute(query.limit(MOST_AT_ONCE))).scalars().all()
+        return await self._with_reviews(ids)
+
+    async def _with_reviews(self, ids: Sequence[str]) -> list[tuple[Job, Review]]:
         found = [(await self._store.get(job_id), await self.review(job_id)) for job_id in ids]
         return [(job, review) for job, review in found if job and review]
 

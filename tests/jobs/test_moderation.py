@@ -403,6 +403,32 @@ async def test_removed_by_a_process_that_died(world: World, safety: Safety, mode
     assert await world.audited() == []
 
 
+async def test_moderators_read_what_a_process_did_not_tell_them(
+    world: World, safety: Safety, moderation: Moderation
+) -> None:
+    """The next one tells of what was reported or decided in its last minutes, at its start and no more."""
+    old, reported, kept, unseen = [
+        await delivered(world, prompt=prompt) for prompt in ("waves", "dunes", "fog", "rain")
+    ]
+    await safety.report(BOB, old.id, "other", "")
+    world.clock.pass_by(seconds=3600)
+    for job in (reported, kept, unseen):
+        await safety.report(BOB, job.id, "other", "")
+    await moderation.shown(kept.id, 5, 6)
+    for job in (kept, unseen):  # of the last, nobody could be told before
+        await safety.keep(NOOR, job.id)
+
+    await world.reborn().run_due()
+
+    assert world.announcer.told_moderators == [
+        (reported.id, Verdict.OPEN, 1),
+        (kept.id, Verdict.KEPT, 1),
+    ]
+    world.clock.pass_by(seconds=60)
+    await world.engine.run_due()
+    assert len(world.announcer.told_moderators) == 2
+
+
 @pytest.mark.parametrize("died", [False, True])
 async def test_a_comparison_removed(world: World, safety: Safety, moderation: Moderation, died: bool) -> None:
     """Both clips stand in one post: what waits to be made from the other one is called off too."""
