@@ -780,7 +780,8 @@ async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
         assert await site.stop(second, recovering) == 0
         await much_later(site)
     else:
-        ended = [await site.ended(job) for job in jobs]
+        ends = set(State) - OPEN if site.route == "kling" else ()  # there a doubt is none
+        ended = [await site.ended(job, *ends) for job in jobs]
         shown = sorted({job.post_id or job.card_id for job in ended})
         await until(lambda: sorted(message.id for message in site.messages()) == shown)
         if end in ("apart", "one refused", "result"):
