@@ -1,19 +1,24 @@
-"""Asks for a clip as `/animate` does, for two as `/compare`, or does what a click does, in a process that may die.
+"""Asks for a clip as `/animate` does, for two as `/compare`, or does what a click or a command does, in a process that
+may die.
 
-For the kill matrix: `python -m tests.asking CONFIG CHANNEL [compare | cancel JOB | try_again JOB | …]`.
+For the kill matrix: `python -m tests.asking CONFIG CHANNEL [compare | cancel JOB | block JOB | …]`.
 """
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from bot import __main__ as root
 from bot.config import load
 from bot.jobs.announcing import Pictures
+from bot.jobs.comparisons import Choice
 from bot.jobs.desk import Ask, Who
 from bot.jobs.machine import Job
 from bot.media.picture import normalise
 from bot.providers.base import Picture, PictureRules
+from bot.ui import reviews
 from tests.servers.discord import GUILD_ID
 
 PICTURE = (Path(__file__).parent / "data" / "harbour.jpg").read_bytes()
@@ -56,7 +61,104 @@ async def redeliver(animatic: root.Animatic, channel: int, job_id: str) -> Job:
     return await animatic.desk.redeliver(Who(id=1, channel_id=channel), job_id)
 
 
+# What members and moderators decide, each about a clip. The asker is 1.
+
+
+def asker(channel: int) -> Who:
+    return Who(id=1, channel_id=channel, guild_id=GUILD_ID)
+
+
+def member(channel: int) -> Who:
+    return replace(asker(channel), id=2)
+
+
+def moderator(channel: int) -> Who:
+    return replace(asker(channel), id=99, moderator=True)
+
+
+async def block(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    job = await animatic.desk.job(job_id)
+    await animatic.bot.safety.block(moderator(channel), job.asker_id, "spam", None)
+
+
+async def unblock(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    job = await animatic.desk.job(job_id)
+    await animatic.bot.safety.unblock(moderator(channel), job.asker_id)
+
+
+async def report(animatic: root.Animatic, channel: int, job_id: str) -> bool:
+    """Whether the moderators can read of it."""
+    safety = animatic.bot.safety
+    await safety.report(member(channel), job_id, "other", "look")
+    return await reviews.tell_moderators(animatic.bot, await safety.case(job_id))
+
+
+async def keep(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    await animatic.bot.safety.keep(moderator(channel), job_id)
+
+
+async def remove(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    await animatic.bot.safety.remove(moderator(channel), job_id)
+
+
+async def change(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
+    await animatic.bot.servers.change(GUILD_ID, most_cents=1)
+
+
+async def pause(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
+    await animatic.bot.servers.pause(GUILD_ID, True)
+
+
+async def resume(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
+    await animatic.bot.servers.pause(GUILD_ID, False)
+
+
+async def leave(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
+    await animatic.desk.leave(GUILD_ID)
+    await animatic.bot.servers.left(GUILD_ID)
+
+
+async def vote(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    job = await animatic.desk.job(job_id)
+    await animatic.bot.comparing.vote(member(channel), job.comparison_id or "", Choice.A)
+
+
+async def reveal(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    job = await animatic.desk.job(job_id)
+    await animatic.bot.comparing.reveal(asker(channel), job.comparison_id or "")
+
+
+async def withhold(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+    await animatic.desk.withhold_pictures(asker(channel), True)
+
+
+async def allow(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+    await animatic.desk.allow_pictures(asker(channel), member(channel).id)
+
+
+async def forget(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+    await animatic.desk.forget(asker(channel), posts=True)
+
+
+Doing = Callable[[root.Animatic, int, str], Awaitable[object]]
+
 ASKED = {"animate": animate, "compare": compare}
+DECIDED: dict[str, Doing] = {
+    "block": block,
+    "unblock": unblock,
+    "report": report,
+    "keep": keep,
+    "remove": remove,
+    "change": change,
+    "pause": pause,
+    "resume": resume,
+    "leave": leave,
+    "vote": vote,
+    "reveal": reveal,
+    "withhold": withhold,
+    "allow": allow,
+    "forget": forget,
+}
 CLICKED = {"cancel": cancel, "try_again": try_again, "let_go": let_go, "redeliver": redeliver}
 
 
@@ -66,7 +168,7 @@ async def main(config_path: Path, channel: int, what: str = "animate", *more: st
     async with root.build(config) as animatic, animatic.bot:
         animatic.bot.serves_commands = False
         await root.log_in(animatic.bot, root.required_token(config))
-        await {**ASKED, **CLICKED}[what](animatic, channel, *more)
+        await {**ASKED, **CLICKED, **DECIDED}[what](animatic, channel, *more)
 
 
 if __name__ == "__main__":

@@ -26,17 +26,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot import __main__ as root
 from bot.config import load
+from bot.errors import Refusal
 from bot.failpoints import FAIL_POINTS, HALTED, KILLED
-from bot.jobs.comparisons import Comparison, Comparisons
+from bot.jobs.comparisons import Choice, Comparison, Comparisons
 from bot.jobs.desk import Who
+from bot.jobs.guilds import Guilds, GuildSettings, WhosePictures
 from bot.jobs.machine import NOBODY, OPEN, Job, State
+from bot.jobs.members import Members
 from bot.jobs.moderation import Moderation, Verdict
 from bot.jobs.tables import comparisons
-from tests.asking import CLICKED, animate, compare
+from tests.asking import CLICKED, DECIDED, animate, asker, compare, member
 from tests.conftest import new_sqlite
 from tests.forked import ROOT, Forked
 from tests.processes import PRICE_CENTS, Site, open_site, until, until_async
 from tests.servers.discord import GUILD_ID, TOKEN, DiscordServer, Fault
+from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
 
 AT_ONCE = 10
@@ -94,11 +98,32 @@ CLICK_ROWS = [
 CLICK_ROUTES = ("makevid", "kling") if EVERY_ROW else ("makevid",)
 # Messages that go because a member wants to be forgotten, or moderators decided so.
 TAKEN_AWAY = {"forget": "engine.erased", "remove": "engine.taken_down"}
-ONLY_CLICKED = {*TAKEN_AWAY.values(), *(row for _, row in CLICK_ROWS if row.startswith("desk."))}
+# What members and moderators decide: one transaction each, and what follows from it, by whoever is there then.
+DECISIONS = {
+    "block": "safety.blocked",
+    "unblock": "safety.unblocked",
+    "report": "safety.reported",
+    "keep": "safety.decided",
+    "remove": "safety.decided",
+    "change": "guilds.changed",
+    "pause": "guilds.paused",
+    "resume": "guilds.paused",
+    "leave": "desk.left",
+    "vote": "comparing.voted",
+    "reveal": "comparing.revealed",
+    "withhold": "desk.withheld",
+    "allow": "desk.allowed",
+    "forget": "desk.to_be_forgotten",
+}
+ONLY_CLICKED = {
+    *TAKEN_AWAY.values(),
+    *DECISIONS.values(),
+    *(row for _, row in CLICK_ROWS if row.startswith("desk.")),
+}
 # Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
-# never queued; both clips in one post, also where each of two machines has one of them, or the provider neither any more; each
-# in its own, since Discord refuses the one for both; one alone, as the provider refuses the other or nobody knows whether it
-# took it; its result shown.
+# never queued; both clips in one post, also where each of two machines has one of them, the provider neither any more, or one
+# is found there after a doubt; each in its own, since Discord refuses the one for both; one alone, as the provider refuses the
+# other or nobody knows whether it took it; its result shown.
 COMPARED = {
     "never queued": ("desk.pair_drafted", "desk.card_posted:1", "desk.card_posted:2"),
     "together": (
@@ -114,6 +139,7 @@ COMPARED = {
     ),
     "two machines": ("engine.pair_begun", "engine.pair_posted", "engine.pair_noted"),
     "clips gone": ("engine.pair_posted",),
+    "one found": ("engine.answered:2",),
     "apart": ("engine.parted", "engine.posted:1", "engine.settled/Posted"),
     "one refused": ("engine.parted",),
     "one in doubt": ("engine.answered:2",),
@@ -136,10 +162,16 @@ SELDOM = {
     *(("two machines", row) for row in COMPARED["two machines"]),  # half a minute each, most of it waiting
     ("apart", "engine.posted:1"),
 }
-IN_ONE_POST = {"together", "two machines", "clips gone", "result"}
+IN_ONE_POST = {"together", "two machines", "clips gone", "one found", "result"}
 ALONE = {"one refused": State.FAILED, "one in doubt": State.UNSURE}  # what becomes of the other
+ONLY_FOUND = "one found"  # the gateway cannot be asked; all other ends are alike on both routes
 COMPARED_ROWS = [
-    (end, row) for end, rows in COMPARED.items() for row in rows if EVERY_ROW or (end, row) not in SELDOM
+    (route, end, row)
+    for route in ("kling", "makevid")
+    for end, rows in COMPARED.items()
+    if (route == "kling") == (end == ONLY_FOUND) or (EVERY_ROW and end != ONLY_FOUND)
+    for row in rows
+    if EVERY_ROW or (end, row) not in SELDOM
 ]
 ROWS = [
     (route, row)
@@ -201,8 +233,9 @@ def test_every_fail_point_is_in_the_matrix() -> None:
     ]
 
     assert sorted(reached) == sorted(FAIL_POINTS)
-    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS, *TAKEN_AWAY.items()]
-    assert {re.split("[/:]", row)[0] for _, row in rows} == set(FAIL_POINTS)
+    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS, *TAKEN_AWAY.items(), *DECISIONS.items()]
+    assert {re.split("[/:]", row)[0] for *_, row in rows} == set(FAIL_POINTS)
+    assert DECISIONS.keys() == DECIDED.keys() == WHAT_FOLLOWS.keys()
 
 
 @pytest.fixture
@@ -317,7 +350,9 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
         job = await site.ended(job, State.UNDELIVERABLE)
         assert await site.stop("first", working) == 0
     elif click != "cancel":
-        dying = await site.start("first", fail_at="makevid.answered")
+        if isinstance(site.provider, KlingServer):
+            site.provider.silent = True  # else it would tell of the task, and leave no doubt
+        dying = await site.start("first", fail_at="engine.answered")
         assert await asyncio.wait_for(dying.wait(), 60) == KILLED
         working = await site.start(second)
         job = await site.ended(job, State.UNSURE)
@@ -329,6 +364,8 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
     if row.startswith("store."):
         assert await store.get(job.id) == job
         await CLICKED[click](site.animatic, site.channel, job.id)
+    if isinstance(site.provider, KlingServer):
+        site.provider.silent = False
 
     recovering = await site.start(second)
     ended = await site.ended(job, *(set(State) - OPEN))
@@ -353,6 +390,7 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
     assert ended.state is state
     assert await store.money(job.id) == money
     assert len(site.provider.creates) == creates
+    assert len(site.provider.tasks) == creates
     assert len(site.posts()) == (state is State.DELIVERED)
     await site.check_jobs()
 
@@ -388,6 +426,315 @@ async def die_taking_away(site: Site, why: str, row: str) -> None:
     await site.check_jobs()
 
 
+async def die_deciding(site: Site, what: str, job: Job) -> None:
+    program = ("tests.asking", str(site.config("desk")), str(site.channel), what, job.id)
+    deciding = await site.start("desk", fail_at=DECISIONS[what], program=program)
+    assert await asyncio.wait_for(deciding.wait(), 60) == KILLED, "did not come to the point"
+
+
+async def work_until(site: Site, done: Callable[[], Awaitable[bool]]) -> None:
+    """Another process works until that is so, and stops."""
+    second = "first" if "sqlite" in site.database else "second"
+    working = await site.start(second)
+    await until_async(done)
+    assert await site.stop(second, working) == 0, site.logs()
+    assert "Traceback" not in site.logs(), site.logs()
+
+
+async def work_on(site: Site, *jobs: Job) -> list[Job]:
+    """Another process works until these jobs have ended, and their cards tell of it or are gone. The jobs."""
+    found: list[Job] = []
+
+    async def told() -> bool:
+        found[:] = [await site.animatic.store.get(job.id) or job for job in jobs]
+        buttons = json.dumps([message.data["components"] for message in site.messages()])
+        return all(
+            job.state not in OPEN
+            and f"job:{job.id}:cancel" not in buttons
+            and not (job.state is State.DELIVERED and job.card_id)
+            for job in found
+        )
+
+    await work_until(site, told)
+    return found
+
+
+async def check_called_off(site: Site, job: Job) -> None:
+    assert job.state is State.CANCELLED
+    assert await site.animatic.store.money(job.id) == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
+    assert f"{job.id}.mp4" not in json.dumps([post.data["components"] for post in site.posts()])
+
+
+async def ask_in_the_server(site: Site, prompt: str = "waves") -> Job:
+    return await animate(site.animatic, site.channel, prompt, guild=GUILD_ID)
+
+
+async def settings_of(site: Site) -> GuildSettings:
+    """As a process has them that has not read them before."""
+    usual = site.animatic.bot.servers.usual
+    return await Guilds(site.animatic.store, now=root.system_clock, usual=usual).settings(GUILD_ID)
+
+
+async def let_moderators_read(site: Site) -> Callable[[], list[str]]:
+    """Have a channel for reports; the messages there."""
+    channel_id = site.channel + 500_000
+    await site.animatic.bot.servers.change(GUILD_ID, review_channel=channel_id)
+    return lambda: [
+        json.dumps(message.data["components"])
+        for message in site.discord.visible
+        if message.channel_id == channel_id
+    ]
+
+
+async def reported_with_a_take(site: Site) -> tuple[Job, Job, Callable[[], list[str]]]:
+    """A delivered clip that somebody reported, another take of it that waits, and what moderators read."""
+    store, told = site.animatic.store, await let_moderators_read(site)
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    [job] = await store.many([job.id])
+    take = await site.animatic.desk.again(member(site.channel), job)
+    assert await DECIDED["report"](site.animatic, site.channel, job.id)
+    assert len(told()) == 1
+    return job, take, told
+
+
+async def die_blocking(site: Site) -> None:
+    """What waits of the blocked member is not made, nor what they ask for later; blocked twice, they are blocked once."""
+    waiting = await ask_in_the_server(site)
+    await die_deciding(site, "block", waiting)
+    await check_called_off(site, *await work_on(site, waiting))
+    with pytest.raises(Refusal, match="may not have clips made here"):
+        await ask_in_the_server(site)
+    await DECIDED["block"](site.animatic, site.channel, waiting.id)
+    _, count = await Moderation(site.animatic.store).blocks_in(GUILD_ID, root.system_clock(), skip=0, limit=9)
+    assert count == 1
+    assert site.provider.creates == []
+    await site.check_jobs()
+
+
+async def die_unblocking(site: Site) -> None:
+    """Who is unblocked has clips made again."""
+    waiting = await ask_in_the_server(site)
+    await DECIDED["block"](site.animatic, site.channel, waiting.id)
+    await die_deciding(site, "unblock", waiting)
+    job = await ask_in_the_server(site, "dunes")
+    first, second = await work_on(site, waiting, job)
+    await check_called_off(site, first)
+    await check(site, second, doubt=False)
+
+
+async def die_removing(site: Site) -> None:
+    """The post goes, what waits to be made from the clip is not made, the moderators read of it. Nobody decides once more."""
+    store = site.animatic.store
+    job, take, told = await reported_with_a_take(site)
+    await die_deciding(site, "remove", job)
+
+    async def cleared() -> bool:
+        review = await Moderation(store).review(job.id)
+        assert review
+        return review.cleared_at is not None and "Reported, and removed" in told()[0]
+
+    await work_until(site, cleared)
+    [take] = await work_on(site, take)
+    await check_called_off(site, take)
+    with pytest.raises(Refusal, match="taken this clip away already"):
+        await DECIDED["keep"](site.animatic, site.channel, job.id)
+    assert [message.id for message in site.messages()] == [take.card_id]
+    assert len(told()) == 1
+    assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+    assert len(site.provider.creates) == 1
+    await site.check_jobs()
+
+
+async def die_keeping(site: Site) -> None:
+    """The post stays, what waits to be made from the clip is made, the moderators read of it. Nobody decides once more."""
+    job, take, told = await reported_with_a_take(site)
+    await die_deciding(site, "keep", job)
+    [take] = await work_on(site, take)
+    for again in ("remove", "report"):
+        with pytest.raises(Refusal, match="kept it"):
+            await DECIDED[again](site.animatic, site.channel, job.id)
+    assert take.state is State.DELIVERED
+    assert [message.id for message in site.messages()] == [job.post_id, take.post_id]
+    assert ["Reported, and kept" in message for message in told()] == [True]
+    assert len(site.provider.creates) == 2
+    await site.check_jobs()
+
+
+async def die_reporting(site: Site) -> None:
+    """The moderators read of it, once; who reports once more, since nothing was answered, is counted once."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    messages = await let_moderators_read(site)
+    await die_deciding(site, "report", job)
+    moderation = Moderation(site.animatic.store)
+
+    async def shown() -> bool:
+        review = await moderation.review(job.id)
+        return review is not None and review.shown_as is not None
+
+    await work_until(site, shown)
+    with pytest.raises(Refusal, match="reported this clip already"):
+        await DECIDED["report"](site.animatic, site.channel, job.id)
+    review = await moderation.review(job.id)
+    assert review
+    assert (review.state, review.reporters) == (Verdict.OPEN, 1)
+    assert ["A clip was reported" in message for message in messages()] == [True]
+
+
+async def die_changing_settings(site: Site) -> None:
+    """They hold in every other process, for what is asked from now on."""
+    waiting = await ask_in_the_server(site)
+    await die_deciding(site, "change", waiting)
+    settings = await settings_of(site)
+    assert settings.most_cents == 1
+    assert settings.differing_from(site.animatic.bot.servers.usual) == {"most_cents"}
+    [job] = await work_on(site, waiting)
+    await check(site, job, doubt=False)
+
+
+async def die_pausing(site: Site) -> None:
+    """What waits is not made, and its card says why."""
+    waiting = await ask_in_the_server(site)
+    await die_deciding(site, "pause", waiting)
+
+    async def told() -> bool:
+        [card] = site.messages()
+        return "paused" in json.dumps(card.data["components"])
+
+    await work_until(site, told)
+    with pytest.raises(Refusal, match="have paused new clips"):
+        (await settings_of(site)).refuse_paused()
+    assert (await site.animatic.store.many([waiting.id]))[0].state is State.QUEUED
+    assert site.provider.creates == []
+    await site.check_jobs()
+
+
+async def die_resuming(site: Site) -> None:
+    """What waits is made."""
+    waiting = await ask_in_the_server(site)
+    await DECIDED["pause"](site.animatic, site.channel, waiting.id)
+    await die_deciding(site, "resume", waiting)
+    [job] = await work_on(site, waiting)
+    await check(site, job, doubt=False)
+
+
+async def die_leaving(site: Site) -> None:
+    """What waited in a server that removed the bot is not made; the next who looks notes that the server was left."""
+    servers = site.animatic.bot.servers
+    await servers.joined(GUILD_ID)
+    waiting = await ask_in_the_server(site)
+    await die_deciding(site, "leave", waiting)
+    await check_called_off(site, *await work_on(site, waiting))
+    assert await servers.present() == [GUILD_ID]
+    await DECIDED["leave"](site.animatic, site.channel, waiting.id)
+    assert await servers.present() == []
+    assert site.provider.creates == []
+    await site.check_jobs()
+
+
+async def compared(site: Site) -> list[Job]:
+    jobs = await compare(site.animatic, site.channel)
+    await deliver(site, jobs)
+    return jobs
+
+
+async def show_the_result(site: Site, jobs: list[Job]) -> None:
+    async def shown() -> bool:
+        return (await comparison_of(site, jobs[0])).done_at is not None
+
+    await work_until(site, shown)
+    await check_comparison(site, jobs, "result")
+    [post] = site.messages()
+    assert "result of your comparison" in json.dumps(post.data)
+    await site.check_jobs()
+
+
+async def die_voting(site: Site) -> None:
+    """Who votes once more, since nothing was answered, is counted once."""
+    jobs = await compared(site)
+    this, votes = jobs[0].comparison_id or "", Comparisons(site.animatic.store).votes
+    await die_deciding(site, "vote", jobs[0])
+    assert await votes(this) == {Choice.A: 1, Choice.B: 0, Choice.SAME: 0}
+    await DECIDED["vote"](site.animatic, site.channel, jobs[0].id)
+    await end_the_vote(site, jobs[0])
+    await show_the_result(site, jobs)
+    assert await votes(this) == {Choice.A: 1, Choice.B: 0, Choice.SAME: 0}
+
+
+async def die_revealing(site: Site) -> None:
+    """Nobody votes any more, and the result is shown by the next process."""
+    jobs = await compared(site)
+    await die_deciding(site, "reveal", jobs[0])
+    with pytest.raises(Refusal, match="vote is over"):
+        await DECIDED["vote"](site.animatic, site.channel, jobs[0].id)
+    await show_the_result(site, jobs)
+
+
+async def die_withholding(site: Site) -> None:
+    """Nobody else makes anything from this member's pictures."""
+    job = await ask_in_the_server(site)
+    await die_deciding(site, "withhold", job)
+    with pytest.raises(Refusal, match="does not want others"):
+        await site.animatic.desk.require_consent(member(site.channel), job.asker_id)
+    [job] = await work_on(site, job)  # their own clip is theirs
+    await check(site, job, doubt=False)
+
+
+async def die_allowing(site: Site) -> None:
+    """The one who was allowed may, the other way round nobody was."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    await site.animatic.bot.servers.change(GUILD_ID, pictures=WhosePictures.ASK)
+    one, other = asker(site.channel), member(site.channel)
+    members, now = Members(site.animatic.store), root.system_clock()
+    assert not await members.allows(GUILD_ID, one.id, other.id, now)
+    await die_deciding(site, "allow", job)
+    await site.animatic.desk.require_consent(other, one.id)
+    assert not await members.allows(GUILD_ID, other.id, one.id, now)
+    [take] = await work_on(site, await site.animatic.desk.again(other, await site.animatic.desk.job(job.id)))
+    assert take.state is State.DELIVERED
+    assert len(site.provider.creates) == 2
+    await site.check_jobs()
+
+
+async def die_forgetting(site: Site) -> None:
+    """What waits is not made; the messages go, then the name and the words. The money stays."""
+    store = site.animatic.store
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    waiting = await ask_in_the_server(site, "dunes")
+    await die_deciding(site, "forget", job)
+
+    async def forgotten() -> bool:
+        return {each.asker_id for each in await store.many([job.id, waiting.id])} == {NOBODY}
+
+    await work_until(site, forgotten)
+    assert site.messages() == []
+    assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+    await check_called_off(site, (await store.many([waiting.id]))[0])
+    assert len(site.provider.creates) == 1
+    await site.check_jobs()
+
+
+WHAT_FOLLOWS = {
+    "block": die_blocking,
+    "unblock": die_unblocking,
+    "report": die_reporting,
+    "keep": die_keeping,
+    "remove": die_removing,
+    "change": die_changing_settings,
+    "pause": die_pausing,
+    "resume": die_resuming,
+    "leave": die_leaving,
+    "vote": die_voting,
+    "reveal": die_revealing,
+    "withhold": die_withholding,
+    "allow": die_allowing,
+    "forget": die_forgetting,
+}
+
+
 async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
     """As `die_and_recover`, of two clips that belong together."""
     store, second = site.animatic.store, "first" if "sqlite" in site.database else "second"
@@ -400,10 +747,11 @@ async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
             posting = f"/channels/{site.channel}/messages"
             site.discord.faults.append(Fault("POST", posting, status=403, code=50013))
         if end == "one refused":
-            assert isinstance(site.provider, MakevidServer)
-            site.provider.next_create = "moderated"
-        if end == "one in doubt":
+            site.provider.next_create = "moderated" if site.route == "makevid" else "1301"
+        if end in ("one in doubt", "one found"):
             site.slots = 1  # the first is made before the second is paid
+        if isinstance(site.provider, KlingServer):
+            site.provider.silent = end == "one in doubt"
         if end == "result":
             await deliver(site, jobs)
             await end_the_vote(site, jobs[0])
@@ -416,9 +764,11 @@ async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
         jobs = await store.open_jobs()
     assert len(jobs) == 2
     if end == "clips gone":
-        assert isinstance(site.provider, MakevidServer)
         site.provider.expire_links()
-        site.provider.fail_with = "deleted"
+        if isinstance(site.provider, MakevidServer):
+            site.provider.fail_with = "deleted"
+        else:
+            site.provider.forgets = True
 
     recovering = await site.start(second)
     if end == "one in doubt":
@@ -428,7 +778,8 @@ async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
         assert await site.stop(second, recovering) == 0
         await much_later(site)
     else:
-        ended = [await site.ended(job) for job in jobs]
+        ends = set(State) - OPEN if site.route == "kling" else ()  # there a doubt is none
+        ended = [await site.ended(job, *ends) for job in jobs]
         shown = sorted({job.post_id or job.card_id for job in ended})
         await until(lambda: sorted(message.id for message in site.messages()) == shown)
         if end in ("apart", "one refused", "result"):
@@ -582,8 +933,8 @@ async def test_a_process_may_die_anywhere_in_a_comparison(
 ) -> None:
     """Two creates, and one post with both clips or one each, for every fail point of a comparison."""
     rows = {
-        f"{end}, {row}": ("makevid", partial(die_in_a_comparison, end=end, row=row))
-        for end, row in COMPARED_ROWS
+        f"{route} {end}, {row}": (route, partial(die_in_a_comparison, end=end, row=row))
+        for route, end, row in COMPARED_ROWS
     }
     await live_through_all(database, discord, tmp_path, rows)
 
@@ -594,11 +945,20 @@ async def test_a_process_may_die_at_a_click(database: str, discord: DiscordServe
         f"{route} {click}, {row}": (route, partial(die_at_a_click, click=click, row=row))
         for route in CLICK_ROUTES
         for click, row in CLICK_ROWS
-        if route == "makevid" or click not in ("try_again", "let_go")  # Kling is asked, and leaves no doubt
     }
     for route in CLICK_ROUTES:
         for why, row in TAKEN_AWAY.items():
             rows[f"{route} {why}, {row}"] = (route, partial(die_taking_away, why=why, row=row))
+    await live_through_all(database, discord, tmp_path, rows)
+
+
+async def test_a_process_may_die_at_a_decision(database: str, discord: DiscordServer, tmp_path: Path) -> None:
+    """What was decided holds, once, and what follows from it is done by the next process before anything is paid."""
+    rows = {
+        f"{route} {what}, {DECISIONS[what]}": (route, then)
+        for route in CLICK_ROUTES
+        for what, then in WHAT_FOLLOWS.items()
+    }
     await live_through_all(database, discord, tmp_path, rows)
 
 
@@ -626,7 +986,7 @@ async def live_through_all(
                     folder / f"row-{number}", address, discord, channel, route=route
                 ) as site:
                     await row(site)
-            except Exception as error:  # noqa: BLE001 - all rows are told of at the end
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - all rows are told of at the end
                 return f"{name}: {type(error).__name__} {error}"
         return None
 

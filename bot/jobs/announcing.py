@@ -10,6 +10,7 @@ from bot.errors import Cause
 from bot.jobs.comparisons import Choice, Comparison
 from bot.jobs.health import Trouble
 from bot.jobs.machine import Job
+from bot.jobs.moderation import Review
 from bot.providers.base import Picture, PictureRules
 
 
@@ -148,6 +149,10 @@ class Announcer(Protocol):
 
     async def take_down(self, job: Job) -> bool:
         """Delete a posted clip, and its card where that still stands. Whether the post is gone. Never raises."""
+        ...
+
+    async def tell_moderators(self, job: Job, review: Review) -> None:
+        """Bring the moderators' message about a reported clip up to date, or write it. Never raises."""
         ...
 
     async def clear_card(self, job: Job) -> None:

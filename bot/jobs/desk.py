@@ -933,6 +933,7 @@ class Desk:
         """Let somebody use this person's pictures in this server for a day."""
         if who.guild_id:
             await self._members.allow(who.guild_id, who.id, asker_id, self._now() + ALLOWED_FOR)
+            reach("desk.allowed")
             self._asked.pop((who.guild_id, who.id, asker_id), None)
 
     async def require_consent_for(self, who: Who, parent: Job) -> None:
@@ -965,6 +966,7 @@ class Desk:
         cancelled = 0
         for job in await self._store.waiting_in(guild_id):
             cancelled += await self._store.advance(job, Cancelled(), self._now()) is not None
+        reach("desk.left")
         self._wake()
         return cancelled
 
@@ -1024,6 +1026,7 @@ class Desk:
     async def withhold_pictures(self, who: Who, withheld: bool) -> None:
         """Keep others from animating this person's pictures from now on, or let them."""
         await self._members.withhold_pictures(who.id, self._now() if withheld else None)
+        reach("desk.withheld")
 
     def require_oneself(self, who: Who, member_id: int) -> None:
         """Raises Refusal where only the person themselves may decide."""
@@ -1041,6 +1044,7 @@ class Desk:
                 await self.cancel(who, job.id)
                 cancelled += 1
         await self._members.forget(who.id, self._now(), posts=posts)
+        reach("desk.to_be_forgotten")
         logger.info("member_to_be_forgotten", asker=who.id)
         self._wake()
         return Forgetting(cancelled=cancelled, under_way=await self._members.under_way(who.id))

@@ -141,7 +141,8 @@ class Engine:
         self._clocks: tuple[float, datetime] | None = None
         self._woken = asyncio.Event()
         self._next_look = datetime.max.replace(tzinfo=UTC)
-        self._line_moved: set[str] = set()  # routes where cards may tell an old place in line
+        # Routes where cards may tell an old place in line: at a start, whatever the last process did not draw.
+        self._line_moved = set(providers)
         self._line_drawn: dict[str, datetime] = {}
         self._files_swept: datetime | None = None
         self._has_room = True
@@ -302,6 +303,8 @@ class Engine:
                 if not self._has_swept:
                     self._has_swept = True
                     self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
+                    for job, review in await self._moderation.reviewed_lately(now - TOLD_WITHIN):
+                        self._start(self._announcer.tell_moderators(job, review))
                 await self._mend_routes()
                 # That may have taken a while, and what is claimed now is to be paid.
                 await self._ownership.beat()
@@ -465,6 +468,8 @@ class Engine:
             if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
                 self._start(self._finish(job), job.id)
 
+        for job in await self._moderation.to_call_off(now):
+            await self._settle(job, Cancelled(), beside=True)
         for job, review in await self._moderation.post_left(now):
             if job.id not in self._in_hand:
                 self._start(self._take_down(job.but(post_id=review.post_id)), job.id)

@@ -13,6 +13,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.errors import Refusal
+from bot.failpoints import reach
 from bot.jobs.budgets import Budget, Scope, Stretch
 from bot.jobs.limits import RequeueRules
 from bot.jobs.rules import BadPattern, compiled
@@ -222,12 +223,14 @@ class Guilds:
             return after.model_dump_json(include=after.differing_from(usual))
 
         await self._store.change_guild(guild_id, decide)
+        reach("guilds.changed")
         self._kept.pop(guild_id, None)
         return seen[-1]
 
     async def pause(self, guild_id: int | None, paused: bool) -> bool:
         """Start nothing new in a server (None: in all) from now on, or start again. Whether that is a change."""
         changed = await self._store.pause(guild_id, self._now() if paused else None)
+        reach("guilds.paused")
         if guild_id is None:
             self._kept.clear()
         self._kept.pop(guild_id, None)

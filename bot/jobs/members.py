@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Column, ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.jobs.machine import NOBODY, OPEN, Job, State
+from bot.jobs.machine import IN_LINE, NOBODY, OPEN, Job
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
 from bot.jobs.tables import (
     IS_OPEN,
@@ -128,9 +128,7 @@ class Members:
 
     async def waiting_of(self, member_id: int) -> list[Job]:
         """This member's jobs, in all servers, that can still be cancelled."""
-        query = select(jobs).where(
-            IS_OPEN, jobs.c.asker_id == member_id, jobs.c.state.in_((State.QUEUED, State.PREPARING))
-        )
+        query = select(jobs).where(IS_OPEN, jobs.c.asker_id == member_id, jobs.c.state.in_(IN_LINE))
         async with self._store.reading() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 

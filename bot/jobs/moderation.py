@@ -9,11 +9,11 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bot.jobs.machine import NOBODY, OPEN, Job, State
+from bot.jobs.machine import IN_LINE, NOBODY, OPEN, Job
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
 from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, among, blocks, jobs, reports, reviews
 from bot.jobs.together import Together
@@ -218,18 +218,35 @@ class Moderation:
 
     async def removed(self, job_id: str) -> bool:
         """Whether moderators have taken this clip away; of two in one post, both go."""
-        shown_with = select(jobs.c.post_id).where(jobs.c.id == job_id, jobs.c.comparison_id.is_not(None))
-        beside = select(jobs.c.id).where(jobs.c.post_id == shown_with.scalar_subquery())
-        those = (reviews.c.job_id == job_id) | reviews.c.job_id.in_(beside)
+        those = (reviews.c.job_id == job_id) | reviews.c.job_id.in_(_in_the_same_post(job_id))
         query = select(reviews.c.job_id).where(those, _REMOVED)
         async with self._store.reading() as connection:
             return (await connection.execute(query)).first() is not None
 
     async def waiting_after(self, job_id: str) -> list[Job]:
-        """Jobs made from this one that can still be called off."""
-        query = select(jobs).where(
-            IS_OPEN, jobs.c.parent_id == job_id, jobs.c.state.in_((State.QUEUED, State.PREPARING))
+        """Jobs made from this one that can still be called off; of two in one post, from either."""
+        from_it = (jobs.c.parent_id == job_id) | jobs.c.parent_id.in_(_in_the_same_post(job_id))
+        query = select(jobs).where(IS_OPEN, from_it, jobs.c.state.in_(IN_LINE))
+        async with self._store.reading() as connection:
+            return [job_of(row) for row in await connection.execute(query)]
+
+    async def to_call_off(self, now: datetime) -> list[Job]:
+        """Jobs that wait though their asker is blocked or what they come from was removed.
+
+        Whoever blocks or removes calls them off. These are left where that process died in between.
+        """
+        places = (blocks.c.guild_id == EVERYWHERE) | (blocks.c.guild_id == jobs.c.guild_id)
+        blocked = select(blocks.c.at).where(blocks.c.member_id == jobs.c.asker_id, places, _holds(now))
+        removed = select(reviews.c.job_id).where(reviews.c.job_id == jobs.c.parent_id, _REMOVED)
+        parent, beside = jobs.alias(), jobs.alias()
+        beside_removed = (
+            select(reviews.c.job_id)
+            .join(beside, beside.c.id == reviews.c.job_id)
+            .join(parent, parent.c.post_id == beside.c.post_id)
+            .where(parent.c.id == jobs.c.parent_id, parent.c.comparison_id.is_not(None), _REMOVED)
         )
+        any_of = [query.correlate(jobs).exists() for query in (blocked, removed, beside_removed)]
+        query = select(jobs).where(IS_OPEN, jobs.c.state.in_(IN_LINE), or_(*any_of))
         async with self._store.reading() as connection:
             return [job_of(row) for row in await connection.execute(query)]
 
@@ -239,6 +256,19 @@ class Moderation:
         query = select(reviews.c.job_id).where(IS_POST_LEFT, lately).order_by(reviews.c.decided_at)
         async with self._store.reading() as connection:
             ids = (await connection.execute(query.limit(MOST_AT_ONCE))).scalars().all()
+        return await self._with_reviews(ids)
+
+    async def reviewed_lately(self, since: datetime) -> list[tuple[Job, Review]]:
+        """Clips that were reported or decided about since then, whose moderators' message may not say so yet."""
+        reported = reviews.c.job_id.in_(select(reports.c.job_id).where(reports.c.at > since))
+        is_open, is_shown = reviews.c.state == Verdict.OPEN, reviews.c.shown_as.is_not(None)
+        untold = (is_open & reported) | (is_shown & (reviews.c.decided_at > since))
+        query = select(reviews.c.job_id).where(untold).order_by(reviews.c.opened_at)
+        async with self._store.reading() as connection:
+            ids = (await connection.execute(query.limit(MOST_AT_ONCE))).scalars().all()
+        return await self._with_reviews(ids)
+
+    async def _with_reviews(self, ids: Sequence[str]) -> list[tuple[Job, Review]]:
         found = [(await self._store.get(job_id), await self.review(job_id)) for job_id in ids]
         return [(job, review) for job, review in found if job and review]
 
@@ -267,6 +297,13 @@ _REMOVED = reviews.c.state == Verdict.REMOVED
 def _those_of() -> Select[Any]:
     """The blocks of the people `members` in the servers `places`."""
     return select(blocks).where(among(blocks.c.guild_id, "places"), among(blocks.c.member_id, "members"))
+
+
+def _in_the_same_post(job_id: str) -> Select[tuple[str]]:
+    """The ids of the two clips of a comparison that were posted together, this one among them."""
+    this, both = jobs.alias(), jobs.alias()
+    post = select(this.c.post_id).where(this.c.id == job_id, this.c.comparison_id.is_not(None))
+    return select(both.c.id).where(both.c.post_id == post.scalar_subquery())
 
 
 def _blocked(guild_id: int | None, member_id: int) -> ColumnElement[bool]:

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from bot.errors import Refusal
+from bot.failpoints import reach
 from bot.jobs.announcing import Announcer
 from bot.jobs.desk import Desk, Who
-from bot.jobs.machine import NOBODY, Job, State
+from bot.jobs.machine import IN_LINE, NOBODY, Job, State
 from bot.jobs.moderation import Block, Moderation, Review, Verdict
 from bot.jobs.store import Store
 
@@ -79,10 +80,9 @@ class Safety:
             at=now,
         )
         await self._moderation.block(block)
+        reach("safety.blocked")
         theirs = await self._moderation.open_of(member_id, guild_id)
-        cancelled = await self._desk.call_off(
-            [job for job in theirs if job.state in (State.QUEUED, State.PREPARING)]
-        )
+        cancelled = await self._desk.call_off([job for job in theirs if job.state in IN_LINE])
         log.info("member_blocked", guild=guild_id, member=member_id, by=who.id, cancelled=cancelled)
         left = [
             job for job in await self._moderation.open_of(member_id, guild_id) if job.state is not State.DRAFT
@@ -93,6 +93,7 @@ class Safety:
         """Whether they were blocked there. Raises Refusal."""
         guild_id = None if everywhere else _moderated(who)
         was = await self._moderation.unblock(guild_id, member_id, self._now())
+        reach("safety.unblocked")
         log.info("member_unblocked", guild=guild_id, member=member_id, by=who.id, was=was)
         return was
 
@@ -134,6 +135,7 @@ class Safety:
         said = " ".join(words.split())[:LONGEST_WORDS] or None
         # What was said before, when there was nobody to tell, is only told once more.
         await self._moderation.report(job, who.id, reason, said, self._now())
+        reach("safety.reported")
         log.info("clip_reported", job=job.id, guild=job.guild_id)
 
     async def case(self, job_id: str) -> Case:
@@ -182,6 +184,7 @@ class Safety:
         decided = await self.undecided(who, job_id)
         if not await self._moderation.decide(job_id, verdict, who.id, self._now()):
             return await self.undecided(who, job_id)  # somebody was faster: this says who
+        reach("safety.decided")
         log.info("review_decided", job=job_id, verdict=verdict, by=who.id)
         review = await self._moderation.review(job_id)
         assert review is not None

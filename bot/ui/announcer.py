@@ -33,10 +33,12 @@ from bot.jobs.guilds import SettingsOf
 from bot.jobs.health import Trouble
 from bot.jobs.machine import Job, State
 from bot.jobs.models import Menu
+from bot.jobs.moderation import Review
+from bot.jobs.safety import Case
 from bot.media import clip as clips
 from bot.media.picture import normalise
 from bot.providers.base import Picture, PictureRules
-from bot.ui import answer, cards, comparisons
+from bot.ui import answer, cards, comparisons, reviews
 from bot.ui.controls import ConsentButton
 from bot.ui.sources import media_in, uncancelled
 
@@ -427,6 +429,9 @@ class DiscordAnnouncer:
             log.warning("post_not_taken_down", job=job.id, error=type(error).__name__)
             return False
         return True
+
+    async def tell_moderators(self, job: Job, review: Review) -> None:
+        await reviews.tell_moderators(self._bot, Case(job=job, review=review))
 
     async def clear_card(self, job: Job) -> None:
         ours = f"job:{job.id}:"

@@ -16,6 +16,7 @@ from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
 from bot.jobs.machine import Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
+from bot.jobs.moderation import Review
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
 
@@ -125,6 +126,9 @@ class SilentAnnouncer:
 
     async def erase(self, job: Job, *, post: bool) -> bool:
         return True
+
+    async def tell_moderators(self, job: Job, review: Review) -> None:
+        pass
 
     async def take_down(self, job: Job) -> bool:
         return True

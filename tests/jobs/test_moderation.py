@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.errors import PrivateRefusal, Refusal
 from bot.jobs.announcing import Pictures
@@ -19,6 +21,7 @@ from bot.jobs.members import Members
 from bot.jobs.moderation import Block, Moderation, Verdict
 from bot.jobs.safety import BLOCKS_PAGE, REPORTS_A_DAY, Case, Safety
 from bot.jobs.store import Store
+from bot.jobs.tables import jobs
 from tests.conftest import Clock, in_paid_call
 from tests.jobs.world import PICTURE, World, make_menu
 
@@ -347,6 +350,107 @@ async def test_a_take_that_is_asked_for_while_the_clip_is_removed(world: World, 
         State.DELIVERED,
         State.CANCELLED,
     ]
+
+
+async def test_blocked_by_a_process_that_died(
+    world: World, safety: Safety, moderation: Moderation, clock: Clock
+) -> None:
+    """The next one calls off what waits before it claims; nothing else, and nothing of a block that has ended."""
+    later = clock.now() + timedelta(hours=1)
+    block = Block(guild_id=GUILD, member_id=ADA.id, reason=None, until=None, by=NOOR.id, at=clock.now())
+    waiting = await ask(world, ADA)
+    everywhere = await ask(world, BOB)
+    kept = [
+        await ask(world, replace(ADA, guild_id=ELSEWHERE), prompt="abroad"),
+        await ask(world, CLEO),
+    ]
+    await moderation.block(block)
+    await moderation.block(replace(block, guild_id=None, member_id=BOB.id, until=later))
+    await moderation.block(replace(block, member_id=CLEO.id, until=clock.now()))
+
+    assert {job.id for job in await moderation.to_call_off(clock.now())} == {waiting.id, everywhere.id}
+    assert [job.id for job in await moderation.to_call_off(later)] == [waiting.id]
+    await world.engine.run_due()
+
+    for job in (waiting, everywhere):
+        off = await world.now(job)
+        assert (off.state, off.charge) == (State.CANCELLED, Charge.NONE)
+        assert await world.store.money(job.id) == {"reserve": 35, "release": 35}
+        assert world.announcer.cards[job.id][0].state is State.CANCELLED
+    assert {(await world.now(job)).state for job in kept} == {State.RENDERING}
+    assert len(world.provider.submits) == len(kept)
+    assert await moderation.to_call_off(clock.now()) == []
+    assert await world.audited() == []
+
+
+async def test_removed_by_a_process_that_died(world: World, safety: Safety, moderation: Moderation) -> None:
+    """The next one calls off what waits to be made from the clip, and takes its post away."""
+    job, other = await delivered(world), await delivered(world, prompt="dunes")
+    take, theirs = await world.desk.again(CLEO, job), await world.desk.again(CLEO, other)
+    for reported in (job, other):
+        await safety.report(BOB, reported.id, "other", "")
+    await moderation.decide(job.id, Verdict.REMOVED, NOOR.id, world.clock.now())
+    await moderation.decide(other.id, Verdict.KEPT, NOOR.id, world.clock.now())
+
+    assert [each.id for each in await moderation.to_call_off(world.clock.now())] == [take.id]
+    world.clock.pass_by(seconds=60)
+    await world.engine.run_due()
+
+    off = await world.now(take)
+    assert (off.state, off.charge) == (State.CANCELLED, Charge.NONE)
+    assert (await world.now(theirs)).state is State.RENDERING
+    assert world.announcer.taken_down == [(job.id, job.post_id)]
+    assert await world.audited() == []
+
+
+async def test_moderators_read_what_a_process_did_not_tell_them(
+    world: World, safety: Safety, moderation: Moderation
+) -> None:
+    """The next one tells of what was reported or decided in its last minutes, at its start and no more."""
+    old, reported, kept, unseen = [
+        await delivered(world, prompt=prompt) for prompt in ("waves", "dunes", "fog", "rain")
+    ]
+    await safety.report(BOB, old.id, "other", "")
+    world.clock.pass_by(seconds=3600)
+    for job in (reported, kept, unseen):
+        await safety.report(BOB, job.id, "other", "")
+    await moderation.shown(kept.id, 5, 6)
+    for job in (kept, unseen):  # of the last, nobody could be told before
+        await safety.keep(NOOR, job.id)
+
+    await world.reborn().run_due()
+
+    assert world.announcer.told_moderators == [
+        (reported.id, Verdict.OPEN, 1),
+        (kept.id, Verdict.KEPT, 1),
+    ]
+    world.clock.pass_by(seconds=60)
+    await world.engine.run_due()
+    assert len(world.announcer.told_moderators) == 2
+
+
+@pytest.mark.parametrize("died", [False, True])
+async def test_a_comparison_removed(world: World, safety: Safety, moderation: Moderation, died: bool) -> None:
+    """Both clips stand in one post: what waits to be made from the other one is called off too."""
+    a, b = [await delivered(world, prompt=prompt) for prompt in ("waves", "dunes")]
+    shared = update(jobs).where(jobs.c.id.in_((a.id, b.id)))
+
+    async def in_one_post(connection: AsyncConnection) -> None:
+        await connection.execute(shared.values(comparison_id="c", post_id=a.post_id))
+
+    await world.store.writing(in_one_post)
+    await safety.report(BOB, a.id, "other", "")
+    take = await world.desk.again(CLEO, await world.now(b))
+
+    if died:
+        await moderation.decide(a.id, Verdict.REMOVED, NOOR.id, world.clock.now())
+        assert [each.id for each in await moderation.to_call_off(world.clock.now())] == [take.id]
+        world.clock.pass_by(seconds=60)
+        await world.engine.run_due()
+    else:
+        assert (await safety.remove(NOOR, a.id)).cancelled == 1
+
+    assert (await world.now(take)).state is State.CANCELLED
 
 
 async def test_two_moderators(world: World, safety: Safety) -> None:

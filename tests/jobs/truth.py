@@ -23,6 +23,7 @@ from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
 from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model, Way
+from bot.jobs.moderation import Review
 from bot.jobs.ownership import STALE
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities, ClipRequest, PictureRules
@@ -318,6 +319,9 @@ class Channel:
 
     async def erase(self, job: Job, *, post: bool) -> bool:
         return True
+
+    async def tell_moderators(self, job: Job, review: Review) -> None:
+        pass
 
     async def take_down(self, job: Job) -> bool:
         return True

@@ -18,6 +18,7 @@ from bot.jobs.health import Health, Trouble
 from bot.jobs.limits import Limits
 from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
+from bot.jobs.moderation import Review, Verdict
 from bot.jobs.store import Store
 from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
@@ -152,6 +153,7 @@ class NotingAnnouncer:
     takes_results: bool = True
     erased: list[tuple[str, bool]] = field(default_factory=list)
     taken_down: list[tuple[str, int | None]] = field(default_factory=list)
+    told_moderators: list[tuple[str, Verdict, int]] = field(default_factory=list)
     on_take_down: deque[Any] = field(default_factory=deque)
     told: list[tuple[str, Cause]] = field(default_factory=list)
     found: int | None = None
@@ -248,6 +250,9 @@ class NotingAnnouncer:
         answer = await _next(self.on_erase, True)
         assert isinstance(answer, bool)
         return answer
+
+    async def tell_moderators(self, job: Job, review: Review) -> None:
+        self.told_moderators.append((job.id, review.state, review.reporters))
 
     async def take_down(self, job: Job) -> bool:
         self.taken_down.append((job.id, job.post_id))

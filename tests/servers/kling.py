@@ -11,6 +11,8 @@ our code. The tests tell it how to misbehave:
         kling.clock_ahead = -3600          # its clock, seconds before ours
         kling.slots = 1                    # more tasks at a time are refused with 1303
         kling.hidden_for = 1               # queries that do not know a new task yet
+        kling.silent = True                # queries by the caller's id are answered with 5001
+        kling.forgets = True               # no task is known any more
         ...
         assert len(kling.creates) == 1     # every create call that arrived, whatever came of it
         headers, body = kling.callback(task, secrets=["whsec_…"])
@@ -186,6 +188,8 @@ class KlingServer:
         self.tells_date = True  # else the header Date is that of our clock, as of a proxy in between
         self.slots: int | None = None
         self.hidden_for = 0
+        self.silent = False
+        self.forgets = False
         self.fail_with: str | None = None  # tasks fail, with this reason
         self.charges_failures: str | None = None  # the units that a failed task says it cost
         self.packs: list[dict[str, Any]] = [pack("Trial-Video-100Units-5Con-1Months", 100.0, 87.5)]
@@ -375,6 +379,8 @@ class KlingServer:
         asked = (by_id or by_external or "").split(",")
         if len(asked) > MOST_IDS:
             raise Refused(1201, f"task_ids: at most {MOST_IDS}")
+        if by_external and self.silent:
+            raise Refused(5001)
         if odd := await self._odd_poll(request, fault):
             return odd
         found = [
@@ -397,6 +403,8 @@ class KlingServer:
         self._authorise(request, keys_only=False)
         if refused := self._faulty(fault):
             return refused
+        if self.silent and asked not in self.tasks:
+            raise Refused(5001)
         if odd := await self._odd_poll(request, fault):
             return odd
         task = next(
@@ -415,7 +423,7 @@ class KlingServer:
 
     def _seen(self, task: Task) -> bool:
         task.unseen -= 1
-        return task.unseen < 0
+        return task.unseen < 0 and not self.forgets
 
     def _move(self, task: Task, fault: str | None) -> None:
         task.polls += 1
