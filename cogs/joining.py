@@ -39,11 +39,14 @@ class Joining(commands.Cog):
 
     @commands.Cog.listener()
     async def on_ready(self) -> None:
-        """Notice servers that removed the bot while it was away.
+        """Notice servers that removed the bot, or had it back, while it was away.
 
         Those that Discord only cannot reach stand among the client's, as unavailable. Who is not among them is
         asked for once more: an incomplete list must not end anybody's clips.
         """
+        for guild_id in await self.bot.servers.gone():  # else what was decided there would be deleted one day
+            if guild := self.bot.get_guild(guild_id):
+                await self.on_guild_join(guild)
         for guild_id in await self.bot.servers.present():
             if (
                 self._is_ours(guild_id)

@@ -132,6 +132,15 @@ async def withhold(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.withhold_pictures(asker(channel), True)
 
 
+async def propose(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+    comparing, who = animatic.bot.comparing, asker(channel)
+    await comparing.propose(who, await comparing.plan(who, "waves", None, None, None))
+
+
+async def ask_owner(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+    await animatic.desk.require_consent(member(channel), asker(channel).id)
+
+
 async def allow(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.allow_pictures(asker(channel), member(channel).id)
 
@@ -147,15 +156,18 @@ DECIDED: dict[str, Doing] = {
     "block": block,
     "unblock": unblock,
     "report": report,
+    "tell": report,
     "keep": keep,
     "remove": remove,
     "change": change,
     "pause": pause,
     "resume": resume,
     "leave": leave,
+    "propose": propose,
     "vote": vote,
     "reveal": reveal,
     "withhold": withhold,
+    "ask_owner": ask_owner,
     "allow": allow,
     "forget": forget,
 }

@@ -103,15 +103,18 @@ DECISIONS = {
     "block": "safety.blocked",
     "unblock": "safety.unblocked",
     "report": "safety.reported",
+    "tell": "reviews.sent",
     "keep": "safety.decided",
     "remove": "safety.decided",
     "change": "guilds.changed",
     "pause": "guilds.paused",
     "resume": "guilds.paused",
     "leave": "desk.left",
+    "propose": "comparing.proposed",
     "vote": "comparing.voted",
     "reveal": "comparing.revealed",
     "withhold": "desk.withheld",
+    "ask_owner": "desk.owner_asked",
     "allow": "desk.allowed",
     "forget": "desk.to_be_forgotten",
 }
@@ -582,6 +585,54 @@ async def die_reporting(site: Site) -> None:
     assert ["A clip was reported" in message for message in messages()] == [True]
 
 
+async def die_telling(site: Site) -> None:
+    """The moderators' message is there, and nothing says so: they read of it once, or once more where Discord has forgotten
+    its nonce by then; what is decided is drawn on one of them."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    messages = await let_moderators_read(site)
+    await die_deciding(site, "tell", job)
+    assert len(messages()) == 1
+    moderation = Moderation(site.animatic.store)
+
+    async def noted() -> bool:
+        review = await moderation.review(job.id)
+        return review is not None and review.shown_as is not None
+
+    await work_until(site, noted)
+    assert len(messages()) == (1 if site.discord.nonce_window else 2)
+    await DECIDED["keep"](site.animatic, site.channel, job.id)
+    assert sum("Reported, and kept" in message for message in messages()) <= 1
+    assert [message.id for message in site.messages()] == [(await site.ended(job)).post_id]
+
+
+async def die_proposing(site: Site) -> None:
+    """Nobody has said yes: nothing is made. Who asks again is asked again."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    await die_deciding(site, "propose", job)
+    assert await site.animatic.store.open_jobs() == []
+    await deliver(site, await compare(site.animatic, site.channel))
+    assert len(site.provider.creates) == 3
+    await site.check_jobs()
+
+
+async def die_asking_an_owner(site: Site) -> None:
+    """The owner of the picture can answer all the same, and then it may be used. Nothing is made before."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    await site.animatic.bot.servers.change(GUILD_ID, pictures=WhosePictures.ASK)
+    await die_deciding(site, "ask_owner", job)
+    [question] = [
+        message for message in site.messages() if "consent:" in json.dumps(message.data["components"])
+    ]
+    assert f"<@{asker(site.channel).id}>" in question.data["content"]
+    await DECIDED["allow"](site.animatic, site.channel, job.id)
+    await DECIDED["ask_owner"](site.animatic, site.channel, job.id)
+    assert len(site.provider.creates) == 1
+    await site.check_jobs()
+
+
 async def die_changing_settings(site: Site) -> None:
     """They hold in every other process, for what is asked from now on."""
     waiting = await ask_in_the_server(site)
@@ -721,15 +772,18 @@ WHAT_FOLLOWS = {
     "block": die_blocking,
     "unblock": die_unblocking,
     "report": die_reporting,
+    "tell": die_telling,
     "keep": die_keeping,
     "remove": die_removing,
     "change": die_changing_settings,
     "pause": die_pausing,
     "resume": die_resuming,
     "leave": die_leaving,
+    "propose": die_proposing,
     "vote": die_voting,
     "reveal": die_revealing,
     "withhold": die_withholding,
+    "ask_owner": die_asking_an_owner,
     "allow": die_allowing,
     "forget": die_forgetting,
 }

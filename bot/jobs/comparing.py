@@ -142,6 +142,7 @@ class Comparing:
             asked=json.dumps(asked),
         )
         await self._comparisons.propose(comparison)
+        reach("comparing.proposed")
         return comparison
 
     async def start(

@@ -924,6 +924,7 @@ class Desk:
                     f"Here the owner of a picture is asked first, and I could not ask <@{author_id}> in this "
                     f"channel. {FREE}"
                 )
+            reach("desk.owner_asked")
         raise Refusal(
             f"Here the owner of a picture is asked first. I have asked <@{author_id}>; when they allow it, I "
             f"tell you, and you can start once more. {FREE}"

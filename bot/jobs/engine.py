@@ -295,7 +295,10 @@ class Engine:
         if not self._ownership.may_work:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
-            if await self.recover() == MOST_RESCUED:
+            taken_over = await self.recover()
+            for job in await self._moderation.to_call_off(now):  # before any is claimed
+                await self._settle(job, Cancelled(), beside=True)
+            if taken_over == MOST_RESCUED:
                 self._woken.set()  # there may be more: with a heartbeat and everybody's turn in between
             else:
                 self._next_sweep = now + self._ownership.sweep_every
@@ -468,8 +471,6 @@ class Engine:
             if job.id not in self._in_hand and now - job.changed_at >= self._ownership.sweep_every:
                 self._start(self._finish(job), job.id)
 
-        for job in await self._moderation.to_call_off(now):
-            await self._settle(job, Cancelled(), beside=True)
         for job, review in await self._moderation.post_left(now):
             if job.id not in self._in_hand:
                 self._start(self._take_down(job.but(post_id=review.post_id)), job.id)

@@ -246,6 +246,10 @@ class Guilds:
         """The servers that the bot is in, as far as it has noticed; those with clips that wait, at least."""
         return await self._store.guilds_present()
 
+    async def gone(self) -> set[int]:
+        """The servers that the bot has left, as far as it has noticed."""
+        return await self._store.guilds_left()
+
     async def left(self, guild_id: int) -> None:
         """The bot is no longer in this server: what was decided is kept for a while."""
         self._kept.pop(guild_id, None)

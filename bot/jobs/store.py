@@ -619,6 +619,12 @@ class Store:
                 (await connection.execute(select(both.c.guild_id).order_by(both.c.guild_id))).scalars()
             )
 
+    async def guilds_left(self) -> set[int]:
+        """The servers that the bot has left, as far as it was noticed."""
+        left = select(guilds.c.guild_id).where(guilds.c.left_at.is_not(None))
+        async with self._reads.connect() as connection:
+            return set((await connection.execute(left)).scalars())
+
     async def forget_guilds(self, left_before: datetime) -> int:
         """Delete what servers have decided, reported and compared that the bot left so long ago. Their number."""
         long_gone = guilds.c.left_at < left_before

@@ -137,6 +137,20 @@ async def test_removal_while_the_bot_was_away(town: Town) -> None:
     assert not (await servers.settings(town.guild.id)).spoiler
 
 
+async def test_a_server_that_took_the_bot_back_while_it_was_away(town: Town) -> None:
+    """What was decided there holds again, and is not deleted a month after the bot was removed."""
+    servers = town.animatic.bot.servers
+    await servers.change(town.guild.id, spoiler=True)
+    await servers.left(town.guild.id)
+
+    await town.restart_quietly()
+
+    servers = town.animatic.bot.servers
+    assert await servers.present() == [town.guild.id]
+    await town.wait(timedelta(days=31).total_seconds())
+    assert (await servers.settings(town.guild.id)).spoiler
+
+
 async def test_a_server_that_never_decided_anything(town: Town) -> None:
     """Its waiting jobs are enough to know it by."""
     await town.animate(town.ada, picture=picture())
