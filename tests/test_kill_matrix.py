@@ -583,6 +583,7 @@ async def die_reporting(site: Site) -> None:
     assert review
     assert (review.state, review.reporters) == (Verdict.OPEN, 1)
     assert ["A clip was reported" in message for message in messages()] == [True]
+    await site.check_jobs()
 
 
 async def die_telling(site: Site) -> None:
@@ -604,6 +605,7 @@ async def die_telling(site: Site) -> None:
     await DECIDED["keep"](site.animatic, site.channel, job.id)
     assert sum("Reported, and kept" in message for message in messages()) <= 1
     assert [message.id for message in site.messages()] == [(await site.ended(job)).post_id]
+    await site.check_jobs()
 
 
 async def die_proposing(site: Site) -> None:
