@@ -496,9 +496,10 @@ def stop_on_signals(stopping: asyncio.Event) -> None:
             os._exit(1)
         stopping.set()
 
+    if sys.platform == "win32":
+        return  # asyncio hears no signals there: Ctrl+C cancels what runs, as Python does
     for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows: Ctrl+C ends the process as Python does
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 async def keep_alive_file(path: Path, engine: Engine) -> None:

@@ -133,7 +133,7 @@ class Engine:
         self._renewed: Counter[str] = Counter()  # links that were asked for anew
         self._told: set[str] = set()  # whose doubt was told
         self._just_ready: dict[str, int] = {}  # in which term a clip came that nobody has tried to post yet
-        self._posted = Together[Path, None](_unlink, most=MOST_AT_ONCE)  # clips that nobody needs any more
+        self._unlinks = Together[Path, None](_unlink, most=MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
         self._has_swept = False
@@ -223,6 +223,7 @@ class Engine:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+            await self._unlinks.close()
         finally:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
@@ -565,7 +566,7 @@ class Engine:
         if begun is None:
             log.info("job_moved_elsewhere", outcome=Begun.__name__)
         elif self._may_pay(term):
-            await self._paid(begun, _request(begun, pictures, self.callback(job.route, reference)))
+            await self._pay_and_settle(begun, _request(begun, pictures, self.callback(job.route, reference)))
         else:
             await self._settle(begun, Busy(timedelta(0)))
 
@@ -573,7 +574,7 @@ class Engine:
         """Not while stopping, nor when held up so long that others may believe this process dead."""
         return not self._stopping and self._ownership.may_pay(term)
 
-    async def _paid(self, job: Job, request: ClipRequest) -> None:
+    async def _pay_and_settle(self, job: Job, request: ClipRequest) -> None:
         outcome, error = await self._pay(job, request)
         moved = await self._settle(job, outcome)
         if moved or not isinstance(outcome, Accepted):
@@ -849,7 +850,7 @@ class Engine:
             self._schedule.soon(job.id, timedelta(seconds=5))
         if moved and moved.state is State.DELIVERED:
             await self._finish(moved)
-            await self._posted.ask(clip)
+            await self._unlinks.ask(clip)
             reach("engine.cleared")
 
     async def _post(self, job: Job, clip: Path, ours: Ours, *, again: bool) -> int:

@@ -60,9 +60,8 @@ MOST_RECOVERIES = 8  # a job that outlived so many workers is what kills them
 COUNTED = OPEN - {State.UNSURE}  # what limits count: a doubt must not lock anybody out
 NOBODY = 0  # whose job it is after its asker's data was deleted
 CANCELLABLE = frozenset({State.DRAFT, State.QUEUED, State.PREPARING})
-IN_LINE = CANCELLABLE - {
-    State.DRAFT
-}  # what a decision calls off: who asked looks for it once their draft is in line
+# What a decision calls off. Not drafts: who asks looks for decisions once their draft is in line.
+IN_LINE = CANCELLABLE - {State.DRAFT}
 
 
 class Charge(StrEnum):
