@@ -18,6 +18,7 @@ FAIL_POINTS = (
     "desk.tried_again",
     "desk.let_go",
     "desk.redelivered",
+    "desk.post_deleted",
     "desk.withheld",
     "desk.owner_asked",
     "desk.allowed",

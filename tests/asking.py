@@ -101,6 +101,10 @@ async def remove(animatic: root.Animatic, channel: int, job_id: str) -> None:
     await animatic.bot.safety.remove(moderator(channel), job_id)
 
 
+async def remove_and_block(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    await animatic.bot.safety.remove(moderator(channel), job_id, block=("spam", None))
+
+
 async def change(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
     await animatic.bot.servers.change(GUILD_ID, most_cents=1)
 
@@ -145,6 +149,12 @@ async def allow(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.allow_pictures(asker(channel), member(channel).id)
 
 
+async def delete(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    desk, who = animatic.desk, asker(channel)
+    job = await desk.job(job_id)
+    await desk.delete_post(who, job_id, job.post_id or 0)
+
+
 async def forget(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.forget(asker(channel), posts=True)
 
@@ -159,6 +169,7 @@ DECIDED: dict[str, Doing] = {
     "tell": report,
     "keep": keep,
     "remove": remove,
+    "remove_and_block": remove_and_block,
     "change": change,
     "pause": pause,
     "resume": resume,
@@ -169,6 +180,7 @@ DECIDED: dict[str, Doing] = {
     "withhold": withhold,
     "ask_owner": ask_owner,
     "allow": allow,
+    "delete": delete,
     "forget": forget,
 }
 CLICKED = {"cancel": cancel, "try_again": try_again, "let_go": let_go, "redeliver": redeliver}

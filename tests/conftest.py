@@ -24,6 +24,7 @@ from bot.jobs.store import Store, open_store
 FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a third of the time, a test waits for another process or for a time-out."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -106,6 +106,7 @@ DECISIONS = {
     "tell": "reviews.sent",
     "keep": "safety.decided",
     "remove": "safety.decided",
+    "remove_and_block": "safety.decided",
     "change": "guilds.changed",
     "pause": "guilds.paused",
     "resume": "guilds.paused",
@@ -116,6 +117,7 @@ DECISIONS = {
     "withhold": "desk.withheld",
     "ask_owner": "desk.owner_asked",
     "allow": "desk.allowed",
+    "delete": "desk.post_deleted",
     "forget": "desk.to_be_forgotten",
 }
 ONLY_CLICKED = {
@@ -526,11 +528,13 @@ async def die_unblocking(site: Site) -> None:
     await check(site, second, doubt=False)
 
 
-async def die_removing(site: Site) -> None:
-    """The post goes, what waits to be made from the clip is not made, the moderators read of it. Nobody decides once more."""
+async def die_removing(site: Site, *, block: bool = False) -> None:
+    """The post goes, what waits to be made from the clip is not made, the moderators read of it. Nobody decides once more.
+    Where its asker is blocked with it, nothing else of theirs is made."""
     store = site.animatic.store
     job, take, told = await reported_with_a_take(site)
-    await die_deciding(site, "remove", job)
+    waiting = [take, await ask_in_the_server(site, "dunes")] if block else [take]
+    await die_deciding(site, "remove_and_block" if block else "remove", job)
 
     async def cleared() -> bool:
         review = await Moderation(store).review(job.id)
@@ -538,11 +542,15 @@ async def die_removing(site: Site) -> None:
         return review.cleared_at is not None and "Reported, and removed" in told()[0]
 
     await work_until(site, cleared)
-    [take] = await work_on(site, take)
-    await check_called_off(site, take)
+    waiting = await work_on(site, *waiting)
+    for each in waiting:
+        await check_called_off(site, each)
+    if block:
+        with pytest.raises(Refusal, match="may not have clips made here"):
+            await ask_in_the_server(site)
     with pytest.raises(Refusal, match="taken this clip away already"):
         await DECIDED["keep"](site.animatic, site.channel, job.id)
-    assert [message.id for message in site.messages()] == [take.card_id]
+    assert [message.id for message in site.messages()] == [each.card_id for each in waiting]
     assert len(told()) == 1
     assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
     assert len(site.provider.creates) == 1
@@ -751,6 +759,22 @@ async def die_allowing(site: Site) -> None:
     await site.check_jobs()
 
 
+async def die_deleting(site: Site) -> None:
+    """The post stays away, and another take of the clip, which waits, is made. Who presses once more has the same answer."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    take = await site.animatic.desk.again(member(site.channel), await site.animatic.desk.job(job.id))
+    await die_deciding(site, "delete", job)
+    [take] = await work_on(site, take)
+    await DECIDED["delete"](site.animatic, site.channel, job.id)
+    assert [message.id for message in site.messages()] == [take.post_id]
+    [job] = await site.animatic.store.many([job.id])
+    assert job.state is State.DELIVERED
+    assert await site.animatic.store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+    assert len(site.provider.creates) == 2
+    await site.check_jobs()
+
+
 async def die_forgetting(site: Site) -> None:
     """What waits is not made; the messages go, then the name and the words. The money stays."""
     store = site.animatic.store
@@ -777,6 +801,7 @@ WHAT_FOLLOWS = {
     "tell": die_telling,
     "keep": die_keeping,
     "remove": die_removing,
+    "remove_and_block": partial(die_removing, block=True),
     "change": die_changing_settings,
     "pause": die_pausing,
     "resume": die_resuming,
@@ -787,6 +812,7 @@ WHAT_FOLLOWS = {
     "withhold": die_withholding,
     "ask_owner": die_asking_an_owner,
     "allow": die_allowing,
+    "delete": die_deleting,
     "forget": die_forgetting,
 }
 

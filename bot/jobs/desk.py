@@ -1099,6 +1099,18 @@ class Desk:
         self._only_for(who, job, "delete this clip")
         return job
 
+    async def delete_post(self, who: Who, job_id: str, message_id: int) -> Job:
+        """Delete a clip's post, where this person is, for everybody. Nothing is written: the clip was delivered, and is
+        not posted again. The job. Raises Refusal, also where the post stays."""
+        job = await self.may_delete(who, job_id)
+        if not await self._announcer.take_down(job.but(post_id=message_id, post_channel_id=who.channel_id)):
+            raise Refusal(
+                "I could not delete the post just now. Please try again, or ask a moderator to delete it."
+            )
+        reach("desk.post_deleted")
+        logger.info("post_deleted", job=job.id, by=who.id)
+        return job
+
     def _admit(self, load: Load, *, wanted: int = 1) -> None:
         self._limits.admit(by_member=load.by_asker, in_all=load.in_all, wanted=wanted)
 

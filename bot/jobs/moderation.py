@@ -9,13 +9,24 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import IN_LINE, NOBODY, OPEN, Job
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, among, blocks, jobs, reports, reviews
+from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, Utc, among, blocks, jobs, reports, reviews
 from bot.jobs.together import Together
 
 COMMENTS_SHOWN = 5
@@ -82,19 +93,9 @@ class Moderation:
 
     async def block(self, block: Block) -> None:
         """From now on, instead of any block of this member there before."""
-        row = {
-            "guild_id": block.guild_id or EVERYWHERE,
-            "member_id": block.member_id,
-            "reason": block.reason,
-            "until": block.until,
-            "by": block.by,
-            "at": block.at,
-        }
 
         async def work(connection: AsyncConnection) -> None:
-            those = update(blocks).where(_blocked(block.guild_id, block.member_id))
-            if not (await connection.execute(those.values(**row))).rowcount:
-                await connection.execute(insert(blocks).values(**row))
+            await _put_block(connection, block)
 
         await self._writing(work)
 
@@ -211,10 +212,21 @@ class Moderation:
         values = {"shown_in": channel_id, "shown_as": message_id}
         await self._update(reviews.c.job_id == job_id, **values)
 
-    async def decide(self, job_id: str, verdict: Verdict, by: int, now: datetime) -> bool:
-        """Whether this decided it: of two moderators, the first does."""
-        undecided = (reviews.c.job_id == job_id) & (reviews.c.state == Verdict.OPEN)
-        return bool(await self._update(undecided, state=verdict, decided_by=by, decided_at=now))
+    async def decide(
+        self, job_id: str, verdict: Verdict, by: int, now: datetime, block: Block | None = None
+    ) -> bool:
+        """Whether this decided it, and blocked whom it was to block: of two moderators, the first does."""
+        undecided = update(reviews).where(reviews.c.job_id == job_id, reviews.c.state == Verdict.OPEN)
+        decided = undecided.values(state=verdict, decided_by=by, decided_at=now)
+
+        async def work(connection: AsyncConnection) -> bool:
+            if not (await connection.execute(decided)).rowcount:
+                return False
+            if block:
+                await _put_block(connection, block)
+            return True
+
+        return await self._writing(work)
 
     async def removed(self, job_id: str) -> bool:
         """Whether moderators have taken this clip away; of two in one post, both go."""
@@ -235,20 +247,8 @@ class Moderation:
 
         Whoever blocks or removes calls them off. These are left where that process died in between.
         """
-        places = (blocks.c.guild_id == EVERYWHERE) | (blocks.c.guild_id == jobs.c.guild_id)
-        blocked = select(blocks.c.at).where(blocks.c.member_id == jobs.c.asker_id, places, _holds(now))
-        removed = select(reviews.c.job_id).where(reviews.c.job_id == jobs.c.parent_id, _REMOVED)
-        parent, beside = jobs.alias(), jobs.alias()
-        beside_removed = (
-            select(reviews.c.job_id)
-            .join(beside, beside.c.id == reviews.c.job_id)
-            .join(parent, parent.c.post_id == beside.c.post_id)
-            .where(parent.c.id == jobs.c.parent_id, parent.c.comparison_id.is_not(None), _REMOVED)
-        )
-        any_of = [query.correlate(jobs).exists() for query in (blocked, removed, beside_removed)]
-        query = select(jobs).where(IS_OPEN, jobs.c.state.in_(IN_LINE), or_(*any_of))
         async with self._store.reading() as connection:
-            return [job_of(row) for row in await connection.execute(query)]
+            return [job_of(row) for row in await connection.execute(_to_call_off(), {"now": now})]
 
     async def post_left(self, now: datetime) -> list[tuple[Job, Review]]:
         """Clips that were taken away and whose posts still stand, as far as we know."""
@@ -276,11 +276,11 @@ class Moderation:
         """The post of a clip that was taken away is gone."""
         await self._update(reviews.c.job_id == job_id, cleared_at=now)
 
-    async def _update(self, those: ColumnElement[bool], **values: Any) -> int:
-        async def work(connection: AsyncConnection) -> int:
-            return (await connection.execute(update(reviews).where(those).values(**values))).rowcount
+    async def _update(self, those: ColumnElement[bool], **values: Any) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(update(reviews).where(those).values(**values))
 
-        return await self._writing(work)
+        await self._writing(work)
 
     async def _writing(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """As the store's; of two who write the same row at once, the second sees the first's."""
@@ -299,6 +299,24 @@ def _those_of() -> Select[Any]:
     return select(blocks).where(among(blocks.c.guild_id, "places"), among(blocks.c.member_id, "members"))
 
 
+@cache
+def _to_call_off() -> Select[Any]:
+    """Jobs that wait though their asker is blocked, `now`, or what they come from was removed."""
+    places = (blocks.c.guild_id == EVERYWHERE) | (blocks.c.guild_id == jobs.c.guild_id)
+    holds = _holds(bindparam("now", type_=Utc()))
+    blocked = select(blocks.c.at).where(blocks.c.member_id == jobs.c.asker_id, places, holds)
+    removed = select(reviews.c.job_id).where(reviews.c.job_id == jobs.c.parent_id, _REMOVED)
+    parent, beside = jobs.alias(), jobs.alias()
+    beside_removed = (
+        select(reviews.c.job_id)
+        .join(beside, beside.c.id == reviews.c.job_id)
+        .join(parent, parent.c.post_id == beside.c.post_id)
+        .where(parent.c.id == jobs.c.parent_id, parent.c.comparison_id.is_not(None), _REMOVED)
+    )
+    any_of = [query.correlate(jobs).exists() for query in (blocked, removed, beside_removed)]
+    return select(jobs).where(IS_OPEN, jobs.c.state.in_(IN_LINE), or_(*any_of))
+
+
 def _in_the_same_post(job_id: str) -> Select[tuple[str]]:
     """The ids of the two clips of a comparison that were posted together, this one among them."""
     this, both = jobs.alias(), jobs.alias()
@@ -306,11 +324,25 @@ def _in_the_same_post(job_id: str) -> Select[tuple[str]]:
     return select(both.c.id).where(both.c.post_id == post.scalar_subquery())
 
 
+async def _put_block(connection: AsyncConnection, block: Block) -> None:
+    row = {
+        "guild_id": block.guild_id or EVERYWHERE,
+        "member_id": block.member_id,
+        "reason": block.reason,
+        "until": block.until,
+        "by": block.by,
+        "at": block.at,
+    }
+    those = update(blocks).where(_blocked(block.guild_id, block.member_id))
+    if not (await connection.execute(those.values(**row))).rowcount:
+        await connection.execute(insert(blocks).values(**row))
+
+
 def _blocked(guild_id: int | None, member_id: int) -> ColumnElement[bool]:
     return (blocks.c.guild_id == (guild_id or EVERYWHERE)) & (blocks.c.member_id == member_id)
 
 
-def _holds(now: datetime) -> ColumnElement[bool]:
+def _holds(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return blocks.c.until.is_(None) | (blocks.c.until > now)
 
 

@@ -39,13 +39,14 @@ class Blocking:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """A reported clip. Once it was removed: `gone` says whether the post is, else deleting it is tried again for a
-    week; so many waiting clips made from it were `cancelled`.
+    week; so many waiting clips made from it were `cancelled`; `blocking` is set where its asker was blocked with it.
     """
 
     job: Job
     review: Review
     gone: bool = True
     cancelled: int = 0
+    blocking: Blocking | None = None
 
 
 class Safety:
@@ -70,8 +71,16 @@ class Safety:
         guild_id = None if everywhere else _moderated(who)
         if member_id == who.id:
             raise Refusal("You cannot block yourself.")
+        block = self._block(who, guild_id, member_id, reason, lasting)
+        await self._moderation.block(block)
+        reach("safety.blocked")
+        return await self._call_off_for(block)
+
+    def _block(
+        self, who: Who, guild_id: int | None, member_id: int, reason: str, lasting: timedelta | None
+    ) -> Block:
         now = self._now()
-        block = Block(
+        return Block(
             guild_id=guild_id,
             member_id=member_id,
             reason=" ".join(reason.split())[:LONGEST_REASON] or None,
@@ -79,15 +88,16 @@ class Safety:
             by=who.id,
             at=now,
         )
-        await self._moderation.block(block)
-        reach("safety.blocked")
-        theirs = await self._moderation.open_of(member_id, guild_id)
+
+    async def _call_off_for(self, block: Block) -> Blocking:
+        theirs = await self._moderation.open_of(block.member_id, block.guild_id)
         cancelled = await self._desk.call_off([job for job in theirs if job.state in IN_LINE])
-        log.info("member_blocked", guild=guild_id, member=member_id, by=who.id, cancelled=cancelled)
-        left = [
-            job for job in await self._moderation.open_of(member_id, guild_id) if job.state is not State.DRAFT
-        ]
-        return Blocking(block=block, cancelled=cancelled, under_way=len(left))
+        log.info(
+            "member_blocked", guild=block.guild_id, member=block.member_id, by=block.by, cancelled=cancelled
+        )
+        theirs = await self._moderation.open_of(block.member_id, block.guild_id)
+        left = sum(job.state is not State.DRAFT for job in theirs)
+        return Blocking(block=block, cancelled=cancelled, under_way=left)
 
     async def unblock(self, who: Who, member_id: int, *, everywhere: bool = False) -> bool:
         """Whether they were blocked there. Raises Refusal."""
@@ -169,9 +179,14 @@ class Safety:
         """Leave a reported clip where it is, for good. Raises Refusal."""
         return await self._decide(who, job_id, Verdict.KEPT)
 
-    async def remove(self, who: Who, job_id: str) -> Case:
-        """Take a reported clip away: its post, and what waits to be made from it. It is not made again. Raises Refusal."""
-        decided = await self._decide(who, job_id, Verdict.REMOVED)
+    async def remove(
+        self, who: Who, job_id: str, *, block: tuple[str, timedelta | None] | None = None
+    ) -> Case:
+        """Take a reported clip away: its post, and what waits to be made from it. It is not made again. Raises Refusal.
+
+        `block`, why and how long: its asker is blocked in this server with it, unless that is `who`, or not known any more.
+        """
+        decided = await self._decide(who, job_id, Verdict.REMOVED, block)
         cancelled = await self._desk.call_off(await self._moderation.waiting_after(job_id))
         # Where the post was when it was reported: the row may know nothing any more.
         job = replace(decided.job, post_id=decided.review.post_id)
@@ -180,15 +195,21 @@ class Safety:
             await self._moderation.cleared(job_id, self._now())
         return replace(decided, gone=gone, cancelled=cancelled)
 
-    async def _decide(self, who: Who, job_id: str, verdict: Verdict) -> Case:
+    async def _decide(
+        self, who: Who, job_id: str, verdict: Verdict, block: tuple[str, timedelta | None] | None = None
+    ) -> Case:
         decided = await self.undecided(who, job_id)
-        if not await self._moderation.decide(job_id, verdict, who.id, self._now()):
+        asker_id, row = decided.job.asker_id, None
+        if block and asker_id not in (NOBODY, who.id):
+            row = self._block(who, decided.review.guild_id, asker_id, *block)
+        if not await self._moderation.decide(job_id, verdict, who.id, self._now(), row):
             return await self.undecided(who, job_id)  # somebody was faster: this says who
         reach("safety.decided")
         log.info("review_decided", job=job_id, verdict=verdict, by=who.id)
         review = await self._moderation.review(job_id)
         assert review is not None
-        return replace(decided, review=review)
+        blocking = await self._call_off_for(row) if row else None
+        return replace(decided, review=review, blocking=blocking)
 
 
 def _moderated(who: Who) -> int:

@@ -136,12 +136,7 @@ class JobButton(
 
     async def _erase(self, interaction: "discord.Interaction[AnimaticBot]") -> None:
         await interaction.response.defer()
-        job = await interaction.client.desk.may_delete(who(interaction), self.job_id)
-        assert interaction.channel_id is not None
-        channel = interaction.client.get_partial_messageable(
-            interaction.channel_id, guild_id=interaction.guild_id
-        )
-        await channel.get_partial_message(self.more[0]).delete()
+        job = await interaction.client.desk.delete_post(who(interaction), self.job_id, self.more[0])
         await interaction.edit_original_response(content=answer.deleted(job), view=None)
         await _note(interaction, job, "deleted the post of")
 

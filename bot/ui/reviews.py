@@ -228,17 +228,18 @@ async def decide(
 ) -> None:
     """Do what a moderator decided, show it on their message, and write it down. `block`: why and how long."""
     safety, moderator = interaction.client.safety, who(interaction)
-    asker_id = (await safety.undecided(moderator, job_id)).job.asker_id
+    await safety.undecided(moderator, job_id)
     await interaction.response.defer()
-    decided = await (safety.keep if keep else safety.remove)(moderator, job_id)
+    decided = await (
+        safety.keep(moderator, job_id) if keep else safety.remove(moderator, job_id, block=block)
+    )
     await interaction.edit_original_response(view=layout(decided.job, decided.review))
     lines = [audit_decision(moderator.id, decided)]
     if not decided.gone:
         await interaction.followup.send(NOT_GONE, ephemeral=True)
-    if block and asker_id not in (NOBODY, moderator.id):
-        blocking = await safety.block(moderator, asker_id, *block)
-        lines.append(audit_block(moderator.id, blocking))
-        await interaction.followup.send(blocked_answer(blocking), ephemeral=True)
+    if decided.blocking:
+        lines.append(audit_block(moderator.id, decided.blocking))
+        await interaction.followup.send(blocked_answer(decided.blocking), ephemeral=True)
     await interaction.client.note(decided.review.guild_id, lines)
 
 

@@ -468,6 +468,56 @@ async def test_two_moderators(world: World, safety: Safety) -> None:
     assert (await safety.case(job.id)).review.state is case.review.state
 
 
+async def test_removed_with_its_asker(world: World, safety: Safety, moderation: Moderation) -> None:
+    """Decided as one: the clip goes, and nothing more is made for whoever asked for it, for so long."""
+    job = await delivered(world)
+    take, other = await world.desk.again(CLEO, job), await ask(world, ADA)
+    await safety.report(BOB, job.id, "other", "")
+
+    case = await safety.remove(NOOR, job.id, block=("  spam ", timedelta(days=1)))
+
+    until = world.clock.now() + timedelta(days=1)
+    block = await moderation.block_of(GUILD, ADA.id, world.clock.now())
+    assert block
+    assert (block.reason, block.until, block.by) == ("spam", until, NOOR.id)
+    assert case.blocking
+    assert (case.blocking.block, case.blocking.cancelled, case.cancelled) == (block, 1, 1)
+    assert [(await world.now(each)).state for each in (take, other)] == [State.CANCELLED] * 2
+    assert await moderation.block_of(GUILD, ADA.id, until) is None
+    assert await moderation.block_of(ELSEWHERE, ADA.id, world.clock.now()) is None
+
+
+@pytest.mark.parametrize("moderators", [False, True])
+async def test_removed_with_nobody(
+    world: World, safety: Safety, moderation: Moderation, moderators: bool
+) -> None:
+    """Of whose clip is not known any more, or is the moderator's own, nobody is blocked."""
+    job = await delivered(world, asker=NOOR.id if moderators else ADA.id)
+    await safety.report(BOB, job.id, "other", "")
+    if not moderators:
+        await world.desk.forget(ADA, posts=False)
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=60)
+        await world.engine.run_due()
+
+    case = await safety.remove(NOOR, job.id, block=("spam", None))
+
+    assert (case.review.state, case.blocking) == (Verdict.REMOVED, None)
+    assert await moderation.blocks_in(GUILD, world.clock.now(), skip=0, limit=9) == ([], 0)
+
+
+async def test_who_was_too_late_blocks_nobody(world: World, moderation: Moderation, safety: Safety) -> None:
+    job = await delivered(world)
+    await safety.report(BOB, job.id, "other", "")
+    now = world.clock.now()
+    block = Block(guild_id=GUILD, member_id=ADA.id, reason=None, until=None, by=NOOR.id, at=now)
+    assert await moderation.decide(job.id, Verdict.KEPT, 8, now)
+
+    assert not await moderation.decide(job.id, Verdict.REMOVED, NOOR.id, now, block)
+
+    assert await moderation.block_of(GUILD, ADA.id, now) is None
+
+
 async def test_another_servers_moderator(world: World, safety: Safety) -> None:
     """Knows nothing of it."""
     job = await delivered(world)

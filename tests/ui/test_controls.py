@@ -221,9 +221,26 @@ async def test_delete_what_is_deleted(town: Town) -> None:
     asked = await town.ada.click(post, label="Delete")
     await town.moderator.delete(post)
 
+    await town.ada.click(answer_to(asked), label=ERASE)
+
+    assert answer_to(asked).content == "Deleted. The clip was paid for, so it still counts."
+
+
+async def test_delete_where_discord_does_not_let_it(town: Town) -> None:
+    """It stays, and they read that; pressed once more, it goes."""
+    post = await town.posted(town.ada)
+    asked = await town.ada.click(post, label="Delete")
+    town.env.inject_error("DELETE", f"*/messages/{post.id}", status=403, code=50013)
+
     result = await town.ada.click(answer_to(asked), label=ERASE)
 
-    assert result.followups[0].content == "That message is gone."
+    refused = result.followups[0].content
+    assert (
+        refused == "I could not delete the post just now. Please try again, or ask a moderator to delete it."
+    )
+    assert len(town.posts()) == 1
+    await town.ada.click(answer_to(asked), label=ERASE)
+    assert town.posts() == []
 
 
 # Try again
