@@ -29,9 +29,9 @@ FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a third of the time, a test waits for another process or for a time-out."""
+    """Two more than there are cores: half of the time, a test waits for another process or for a time-out."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores + 1
+    return cores + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
