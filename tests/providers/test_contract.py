@@ -474,7 +474,7 @@ async def test_what_the_member_reads_after_a_create(run: Run, rig: Rig, case: Ca
             job = await run.rounds(80, *ENDS)
             assert (job.state, job.owed, rig.tasks) == (State.DELIVERED, Charge.CHARGED, 1)
         else:
-            job = await run.rounds(4, *ENDS)
+            job = await run.rounds(10, *ENDS)
             assert (job.state, rig.creates) == (State.UNSURE, 1)
             assert "This may have been charged; I will not pay twice by myself." in run.card()
 
