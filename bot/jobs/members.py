@@ -140,9 +140,11 @@ class Members:
 
     async def to_forget(self, *, limit: int = ERASED_AT_ONCE) -> list[tuple[Job, bool]]:
         """Ended jobs that are to be forgotten, and whether their posts are to go too."""
+        who = select(members.c.id).where(members.c.forget_before.is_not(None))
         query = (
             select(jobs, members.c.forget_posts)
             .join(members, members.c.id == jobs.c.asker_id)
+            .where(jobs.c.asker_id.in_(who))  # follows from the next, and makes SQLite begin with these few
             .where(jobs.c.created_at <= members.c.forget_before, jobs.c.state.not_in(OPEN))
             .order_by(jobs.c.created_at)
             .limit(limit)

@@ -55,6 +55,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union,
     update,
 )
 from sqlalchemy.engine import make_url
@@ -85,6 +86,7 @@ from bot.jobs.machine import (
 from bot.jobs.postgresql import by_column, given_rows
 from bot.jobs.sqlite import sqlite_engine
 from bot.jobs.tables import (
+    HAS_A_LAST_CARD,
     HAS_CARD_LEFT,
     IS_OPEN,
     IS_PAUSED,
@@ -437,8 +439,7 @@ class Store:
 
     async def ended_lately(self, since: datetime) -> list[Job]:
         """Jobs that ended without a post since then, whose cards may not say so yet; some of them, the oldest first."""
-        states = jobs.c.state.in_((State.FAILED, State.CANCELLED, State.UNDELIVERABLE))
-        query = select(jobs).where(states, jobs.c.card_id.is_not(None), jobs.c.changed_at > since)
+        query = select(jobs).where(HAS_A_LAST_CARD, jobs.c.changed_at > since)
         async with self._reads.connect() as connection:
             rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
             return [job_of(row) for row in rows]
@@ -630,9 +631,15 @@ class Store:
         long_gone = guilds.c.left_at < left_before
         left = select(guilds.c.guild_id).where(long_gone)
         theirs = select(comparisons.c.id).where(comparisons.c.guild_id.in_(left))
+        compared = (
+            select(one).where(comparisons.c.guild_id.in_(left))
+            for one in (comparisons.c.a_id, comparisons.c.b_id)
+        )
 
         async def work(connection: AsyncConnection) -> int:
-            sealed = update(jobs).where(jobs.c.sealed, jobs.c.comparison_id.in_(theirs))
+            if not (await connection.execute(left.limit(1))).first():
+                return 0
+            sealed = update(jobs).where(jobs.c.sealed, jobs.c.id.in_(union(*compared)))
             await connection.execute(sealed.values(sealed=False))
             votes = comparison_votes.c.comparison_id.in_(theirs)
             await connection.execute(delete(comparison_votes).where(votes))

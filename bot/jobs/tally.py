@@ -51,7 +51,7 @@ class Tally:
         )
         rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
         self._by_asker.update(dict(rows.all()))
-        every = select(func.count()).select_from(jobs).where(IS_COUNTED)
+        every = select(func.count()).select_from(jobs).where(IS_OPEN, IS_COUNTED)
         self._in_all = (await self._connection.execute(every)).scalar_one()
 
     async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:

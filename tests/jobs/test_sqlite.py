@@ -13,10 +13,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bot.jobs import sqlite, store
+from bot.jobs.desk import Who
+from bot.jobs.machine import State
 from bot.jobs.sqlite import AHEAD, sqlite_engine
 from bot.jobs.store import open_store
 from bot.jobs.tables import jobs
 from tests.conftest import new_sqlite
+from tests.jobs.world import World
 
 MANY = AHEAD * 3 + 1
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -146,6 +149,38 @@ async def test_what_is_asked_all_the_time_looks_at_open_jobs_alone(tmp_path: Pat
 
     assert any(step.startswith("SEARCH jobs USING") and "jobs_open" in step for step in planned)
     assert [step for step in planned if step.startswith("SCAN jobs")] == []
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_what_has_ended_slows_nothing_down(world: World) -> None:
+    """A year of clips lies in the database: no request, claim, sweep or start of a process goes through all of them."""
+    through_all: dict[str, str] = {}
+
+    def plan(_connection: Any, cursor: Any, sql: str, values: Any, _context: Any, many: bool) -> None:
+        if not sql.startswith("BEGIN"):
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values[0] if many else values)
+            steps = [row[-1] for row in cursor.fetchall()]
+            through_all.update((step, sql) for step in steps if step in SCANS)
+
+    for engine in (world.store._writes, world.store._reads):
+        event.listen(engine.sync_engine, "before_cursor_execute", plan)
+
+    clips = [await world.ask(asker=number) for number in range(3)]
+    for _ in range(3):
+        await world.engine.run_due()
+        world.clock.pass_by(hours=1)
+    who = Who(id=1, channel_id=10, guild_id=1)
+    clips += [await world.desk.again(who, clips[0]), await world.ask(asker=1)]
+    await world.desk.cancel(who, clips[-1].id)
+    for _ in range(2):
+        await world.reborn().run_due()
+        world.clock.pass_by(minutes=5)
+
+    assert {(await world.now(clip)).state for clip in clips} == {State.DELIVERED, State.CANCELLED}
+    assert through_all == {}
+
+
+SCANS = ("SCAN jobs", "SCAN events", "SCAN ledger")
 
 
 async def plan_of(folder: Path, statement: Any, given: dict[str, Any]) -> list[str]:
