@@ -31,6 +31,7 @@ from discord.http import Route
 from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
 from bot.config import Config, ConfigError
+from bot.failpoints import reach
 from bot.jobs.archive import Archive
 from bot.jobs.budgets import Budget, Scope
 from bot.jobs.checks import Checker, load_check, no_check
@@ -201,19 +202,29 @@ def owner_budgets(config: Config) -> BudgetsOf:
 def alerts(
     store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime], settings: SettingsOf
 ) -> Alert:
-    """Tells the owner, or a server's moderators, once in a stretch of time that a budget is spent to a mark."""
+    """Tells the owner, or a server's moderators, once in a stretch of time that a budget is spent to a mark; after a crash
+    in between perhaps once more. Nobody is told of a mark below one that they were told of."""
+    telling: set[str] = set()
 
     async def alert(guild_id: int | None, budget: Budget, mark: int) -> None:
         whose = f":{guild_id}" if budget.scope is Scope.SERVER else ""
-        key = f"alert{whose}:{budget.scope}:{budget.stretch}:{mark}"
+        kind = f"alert{whose}:{budget.scope}:{budget.stretch}:"
         began = budget.stretch.began(now()).isoformat()
-        if await store.recall(key) == began:
+        if kind in telling:
             return
-        await store.remember(key, began)
-        if budget.scope is Scope.ALL:
-            await announcer.tell_owner_of_budget(budget, mark)
-        elif guild_id and (channel_id := (await settings(guild_id)).audit_channel):
-            await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
+        telling.add(kind)
+        try:
+            told = await store.recall_all(kind)
+            if any(at == began and int(key.removeprefix(kind)) >= mark for key, at in told.items()):
+                return
+            if budget.scope is Scope.ALL:
+                await announcer.tell_owner_of_budget(budget, mark)
+            elif guild_id and (channel_id := (await settings(guild_id)).audit_channel):
+                await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
+            reach("alerts.told")
+            await store.remember(f"{kind}{mark}", began)
+        finally:
+            telling.discard(kind)
 
     return alert
 

@@ -60,8 +60,8 @@ class Joining(commands.Cog):
         return (guild_id >> 22) % (self.bot.shard_count or 1) in self.bot.shards
 
     async def _left(self, guild_id: int) -> None:
-        cancelled = await self.bot.desk.leave(guild_id)
         await self.bot.servers.left(guild_id)
+        cancelled = await self.bot.desk.leave(guild_id)
         log.info("server_left", guild=guild_id, cancelled=cancelled)
 
 

@@ -118,8 +118,8 @@ async def resume(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
 
 
 async def leave(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
-    await animatic.desk.leave(GUILD_ID)
     await animatic.bot.servers.left(GUILD_ID)
+    await animatic.desk.leave(GUILD_ID)
 
 
 async def vote(animatic: root.Animatic, channel: int, job_id: str) -> None:
@@ -149,6 +149,10 @@ async def allow(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.allow_pictures(asker(channel), member(channel).id)
 
 
+async def alert(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+    await animate(animatic, channel, guild=GUILD_ID)
+
+
 async def delete(animatic: root.Animatic, channel: int, job_id: str) -> None:
     desk, who = animatic.desk, asker(channel)
     job = await desk.job(job_id)
@@ -174,12 +178,14 @@ DECIDED: dict[str, Doing] = {
     "pause": pause,
     "resume": resume,
     "leave": leave,
+    "left": leave,
     "propose": propose,
     "vote": vote,
     "reveal": reveal,
     "withhold": withhold,
     "ask_owner": ask_owner,
     "allow": allow,
+    "alert": alert,
     "delete": delete,
     "forget": forget,
 }

@@ -7,6 +7,7 @@ have taken its job over, and wakes it.
 
 import ast
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -40,7 +41,7 @@ from tests.asking import CLICKED, DECIDED, animate, asker, compare, member
 from tests.conftest import new_sqlite
 from tests.forked import ROOT, Forked
 from tests.processes import PRICE_CENTS, Site, open_site, until, until_async
-from tests.servers.discord import GUILD_ID, TOKEN, DiscordServer, Fault
+from tests.servers.discord import GUILD_ID, OWNER_ID, TOKEN, DiscordServer, Fault
 from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
 
@@ -111,17 +112,22 @@ DECISIONS = {
     "change": "guilds.changed",
     "pause": "guilds.paused",
     "resume": "guilds.paused",
-    "leave": "desk.left",
+    "leave": "guilds.left",
+    "left": "desk.left",
     "propose": "comparing.proposed",
     "vote": "comparing.voted",
     "reveal": "comparing.revealed",
     "withhold": "desk.withheld",
     "ask_owner": "desk.owner_asked",
     "allow": "desk.allowed",
+    "alert": "alerts.told",
     "delete": "desk.post_deleted",
     "forget": "desk.to_be_forgotten",
 }
+# Of a route whose key is refused, the owner is told.
+FOR_THE_OWNER = ("health.noted", "engine.owner_told")
 ONLY_CLICKED = {
+    *FOR_THE_OWNER,
     *TAKEN_AWAY.values(),
     *DECISIONS.values(),
     *(row for _, row in CLICK_ROWS if row.startswith("desk.")),
@@ -240,7 +246,7 @@ def test_every_fail_point_is_in_the_matrix() -> None:
 
     assert sorted(reached) == sorted(FAIL_POINTS)
     rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS, *TAKEN_AWAY.items(), *DECISIONS.items()]
-    assert {re.split("[/:]", row)[0] for *_, row in rows} == set(FAIL_POINTS)
+    assert {re.split("[/:]", row)[0] for *_, row in rows} | {*FOR_THE_OWNER} == set(FAIL_POINTS)
     assert DECISIONS.keys() == DECIDED.keys() == WHAT_FOLLOWS.keys()
 
 
@@ -481,10 +487,10 @@ async def settings_of(site: Site) -> GuildSettings:
     return await Guilds(site.animatic.store, now=root.system_clock, usual=usual).settings(GUILD_ID)
 
 
-async def let_moderators_read(site: Site) -> Callable[[], list[str]]:
-    """Have a channel for reports; the messages there."""
+async def let_moderators_read(site: Site, what: str = "review_channel") -> Callable[[], list[str]]:
+    """Have a channel for reports, or another of theirs; the messages there."""
     channel_id = site.channel + 500_000
-    await site.animatic.bot.servers.change(GUILD_ID, review_channel=channel_id)
+    await site.animatic.bot.servers.change(GUILD_ID, **{what: channel_id})
     return lambda: [
         json.dumps(message.data["components"])
         for message in site.discord.visible
@@ -681,17 +687,19 @@ async def die_resuming(site: Site) -> None:
     await check(site, job, doubt=False)
 
 
-async def die_leaving(site: Site) -> None:
-    """What waited in a server that removed the bot is not made; the next who looks notes that the server was left."""
+async def die_leaving(site: Site, what: str) -> None:
+    """What waited in a server that removed the bot is not made, by a worker that has no gateway either. Back again, it is served."""
     servers = site.animatic.bot.servers
     await servers.joined(GUILD_ID)
     waiting = await ask_in_the_server(site)
-    await die_deciding(site, "leave", waiting)
+    await die_deciding(site, what, waiting)
     await check_called_off(site, *await work_on(site, waiting))
-    assert await servers.present() == [GUILD_ID]
-    await DECIDED["leave"](site.animatic, site.channel, waiting.id)
     assert await servers.present() == []
     assert site.provider.creates == []
+    await servers.joined(GUILD_ID)
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    assert len(site.provider.creates) == 1
     await site.check_jobs()
 
 
@@ -760,6 +768,49 @@ async def die_allowing(site: Site) -> None:
     await site.check_jobs()
 
 
+async def die_alerting(site: Site) -> None:
+    """The clip is made. Moderators read that their budget is half spent: after the crash perhaps once more, and no more."""
+    store, messages = site.animatic.store, await let_moderators_read(site, "audit_channel")
+    await site.animatic.bot.servers.change(GUILD_ID, server_cents_per_day=10 * PRICE_CENTS)
+    jobs = [await ask_in_the_server(site) for _ in range(4)]
+    assert messages() == []
+    await die_deciding(site, "alert", jobs[0])
+    assert len(messages()) == 1
+    jobs = await store.open_jobs()
+    jobs += [await ask_in_the_server(site) for _ in range(2)]
+    assert len(messages()) == 2
+    assert all(each.state is State.DELIVERED for each in await work_on(site, *jobs))
+    assert len(site.provider.creates) == len(jobs) == 7
+    await site.check_jobs()
+
+
+async def die_telling_the_owner(site: Site, row: str) -> None:
+    """A key was refused: the owner reads it, perhaps twice. What was asked for is refused, and costs nothing."""
+
+    def told() -> int:
+        return sum(message.channel_id == OWNER_ID for message in site.discord.visible)
+
+    before = told()
+    site.provider.next_create = "echo_key"
+    job = await site.ask()
+    dying = await site.start("first", fail_at=row)
+    assert await asyncio.wait_for(dying.wait(), 60) == KILLED, "did not come to the point"
+    assert told() - before == (row == "engine.owner_told")
+    before = told()
+
+    async def known() -> bool:
+        note = (await site.animatic.store.recall_all("trouble:")).get(f"trouble:{site.route}")
+        return note is None or json.loads(note)["told"]
+
+    await work_until(site, known)
+    assert told() == before + 1
+    [job] = await work_on(site, job)
+    assert job.state is State.FAILED
+    assert await site.animatic.store.money(job.id) == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
+    assert len(site.provider.creates) == 1
+    await site.check_jobs()
+
+
 async def die_deleting(site: Site) -> None:
     """The post stays away, and another take of the clip, which waits, is made. Who presses once more has the same answer."""
     job = await ask_in_the_server(site)
@@ -806,13 +857,15 @@ WHAT_FOLLOWS = {
     "change": die_changing_settings,
     "pause": die_pausing,
     "resume": die_resuming,
-    "leave": die_leaving,
+    "leave": partial(die_leaving, what="leave"),
+    "left": partial(die_leaving, what="left"),
     "propose": die_proposing,
     "vote": die_voting,
     "reveal": die_revealing,
     "withhold": die_withholding,
     "ask_owner": die_asking_an_owner,
     "allow": die_allowing,
+    "alert": die_alerting,
     "delete": die_deleting,
     "forget": die_forgetting,
 }
@@ -1043,6 +1096,16 @@ async def test_a_process_may_die_at_a_decision(database: str, discord: DiscordSe
         for what, then in WHAT_FOLLOWS.items()
     }
     await live_through_all(database, discord, tmp_path, rows)
+
+
+async def test_a_process_may_die_before_the_owner_knows(
+    database: str, discord: DiscordServer, tmp_path: Path
+) -> None:
+    """The next one tells of a route in trouble. One row after the other: all owners are the same."""
+    for route, row in itertools.product(CLICK_ROUTES, FOR_THE_OWNER):
+        (folder := tmp_path / f"{route} {row}").mkdir()
+        rows = {f"{route} {row}": (route, partial(die_telling_the_owner, row=row))}
+        await live_through_all(database, discord, folder, rows)
 
 
 async def live_through_all(

@@ -83,8 +83,9 @@ class Announcer(Protocol):
         """The picture that the job's posted clip ends on, made to fit the rules. Raises as `pictures` does."""
         ...
 
-    async def tell_owner(self, route: str, trouble: Trouble) -> None:
-        """Tell the bot's owner, by direct message, that a route needs them or is down. Never raises."""
+    async def tell_owner(self, route: str, trouble: Trouble) -> bool:
+        """Tell the bot's owner, by direct message, that a route needs them or is down. Whether Discord has answered for
+        good. Never raises."""
         ...
 
     async def ask_owner(

@@ -87,10 +87,9 @@ def admit(budget: Budget, spent: Spent, price_cents: int, *, now: datetime, curr
         )
 
 
-def crossed(budget: Budget, before: Spent, after: Spent) -> int | None:
-    """The highest mark of ALERTS that this step has reached or passed, None for none."""
-    marks = [mark for mark in ALERTS if before.share(budget) < mark <= after.share(budget)]
-    return max(marks, default=None)
+def reached(budget: Budget, spent: Spent) -> int | None:
+    """The highest mark of ALERTS that has been reached, None for none."""
+    return max((mark for mark in ALERTS if mark <= spent.share(budget)), default=None)
 
 
 def strictest(budgets: Iterable[Budget]) -> list[Budget]:

@@ -727,9 +727,10 @@ class Desk:
             budgets.admit(budget, spent, price_cents, now=now, currency=self.menu.currency)
 
     async def _tell_of_marks(self, who: Who, load: Load | None, price_cents: int) -> None:
-        """Tell those who mind a budget that half, most or all of it is spent."""
+        """Tell those who mind a budget that half, most or all of it is spent, by now: once each, so that `alert` looks
+        whether they were told already. Whoever was to tell them may have died."""
         for budget, spent in (load.spent if load else {}).items():
-            mark = budgets.crossed(budget, spent, spent.more(price_cents))
+            mark = budgets.reached(budget, spent.more(price_cents))
             if mark and budget.scope in (Scope.SERVER, Scope.ALL):
                 await self._alert(who.guild_id, budget, mark)
 
@@ -991,8 +992,11 @@ class Desk:
         settings.refuse_paused()
         await self._refuse_rules(job.guild_id, settings, job.prompt, job.negative_prompt)
 
+        seen: list[Load] = []
+
         def admit(load: Load) -> None:
             self._within(load, job.price_cents, now)
+            seen.append(load)
 
         try:
             moved = await self._store.reserve_again(
@@ -1005,6 +1009,7 @@ class Desk:
         reach("desk.tried_again")
         await self._announcer.draw(moved, Waiting(place=await self._store.place(moved)))
         self._wake()
+        await self._tell_of_marks(who, seen[-1] if seen else None, job.price_cents)
         return moved
 
     async def let_go(self, who: Who, job_id: str) -> Job:

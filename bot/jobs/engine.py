@@ -72,7 +72,9 @@ GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
-TOLD_WITHIN = timedelta(minutes=15)  # at a start: ends whose process may have died before it told
+TOLD_WITHIN = timedelta(
+    minutes=15
+)  # of ends whose process may have died before it told, at a start or a death
 LEAST_FREE = 200 * 1024 * 1024  # bytes of the disk, about the largest clip: with less, nothing new is begun
 DRAWN_QUEUE = 10
 MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second
@@ -210,6 +212,12 @@ class Engine:
                     await self._tell(job)
             await self._mend(some)  # after a few, not each: there may be thousands
 
+    async def _tell_for_the_dead(self, since: datetime) -> None:
+        """Say what ended or was decided since then: whoever was to say it may have died before."""
+        self._start(self._tell_all(await self._store.ended_lately(since)))
+        for job, review in await self._moderation.reviewed_lately(since):
+            self._start(self._announcer.tell_moderators(job, review))
+
     async def run(self, *, grace: timedelta = GRACE) -> None:
         """Work until `stop`; what is in hand at that time gets `grace`, the rest is handed back at once."""
         async with self._store.listening(self._heard):
@@ -297,18 +305,17 @@ class Engine:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
             taken_over = await self.recover()
+            last_heard = await self._ownership.bury()
             for job in await self._moderation.to_call_off(now):  # before any is claimed
                 await self._settle(job, Cancelled(), beside=True)
             if taken_over == MOST_RESCUED:
                 self._woken.set()  # there may be more: with a heartbeat and everybody's turn in between
             else:
                 self._next_sweep = now + self._ownership.sweep_every
-                await self._sweep(now)
-                if not self._has_swept:
+                if last_heard or not self._has_swept:
                     self._has_swept = True
-                    self._start(self._tell_all(await self._store.ended_lately(now - TOLD_WITHIN)))
-                    for job, review in await self._moderation.reviewed_lately(now - TOLD_WITHIN):
-                        self._start(self._announcer.tell_moderators(job, review))
+                    await self._tell_for_the_dead((last_heard or now) - TOLD_WITHIN)
+                await self._sweep(now)
                 await self._mend_routes()
                 # That may have taken a while, and what is claimed now is to be paid.
                 await self._ownership.beat()
@@ -445,8 +452,7 @@ class Engine:
                 if left := self._left(job):
                     await self._settle(job, left, beside=True)
             elif job.state is State.DRAFT and age >= DRAFT_LIFE:
-                if called_off := await self._settle(job, Cancelled(), beside=True):
-                    self._start(self._announcer.clear_card(called_off))
+                await self._settle(job, Cancelled(), beside=True)
             elif job.id in self._late and self._late[job.id][0] == job.reference:
                 late.remove(job.id)
                 with suppress(AlreadyThere):  # still
@@ -632,11 +638,20 @@ class Engine:
     async def _failed(self, route: str, error: ProviderError) -> None:
         """A call to a route went wrong: when that opens its circuit, the owner is told, once."""
         if route in self._providers and (trouble := await self._health.failed(route, error)):
-            await self._announcer.tell_owner(route, trouble)
+            await self._tell_owner(route, trouble)
+
+    async def _tell_owner(self, route: str, trouble: Trouble) -> None:
+        if await self._announcer.tell_owner(route, trouble):
+            reach("engine.owner_told")
+            await self._health.told(route)
 
     async def _mend_routes(self) -> None:
-        """Ask routes in trouble something free, now and then."""
+        """Ask routes in trouble something free, now and then. Their owner is told, should whoever noted it have died."""
         await self._health.refresh()
+        for route, trouble in self._health.untold(self._ownership.sweep_every * 3).items():
+            telling = f"tell of {route}"
+            if route in self._providers and telling not in self._in_hand:
+                self._start(self._tell_owner(route, trouble), telling)
         for route, trouble in self._health.due().items():
             probing = f"probe {route}"
             if route in self._providers and probing not in self._in_hand:
@@ -1098,7 +1113,11 @@ class Engine:
             self._looks.setdefault(job.id, (0, self._now() + pause))
 
     async def _tell(self, job: Job) -> None:
-        if job.state not in (State.POSTING, State.DELIVERED):
+        if (
+            job.card_id is None and job.state is State.CANCELLED
+        ):  # a draft: its card may be there all the same
+            await self._announcer.clear_card(job)
+        elif job.state not in (State.POSTING, State.DELIVERED):
             await self._announcer.draw(job, await self._waiting(job))
 
     async def _waiting(self, job: Job) -> Waiting:

@@ -254,6 +254,7 @@ class Guilds:
         """The bot is no longer in this server: what was decided is kept for a while."""
         self._kept.pop(guild_id, None)
         await self._store.guild_left(guild_id, self._now())
+        reach("guilds.left")
 
     def _read(self, guild_id: int | None, decided: str) -> GuildSettings:
         try:

@@ -7,12 +7,13 @@ are told before they ask. It is closed by a free question to the route, never by
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from bot.errors import Cause, ProviderBusy, ProviderError
+from bot.failpoints import reach
 from bot.jobs.store import Store
 
 log = structlog.get_logger(__name__)
@@ -25,12 +26,16 @@ LONGEST_PAUSE = timedelta(minutes=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why a route is not asked, since when, until when at least, and how often in vain it was tried again."""
+    """Why a route is not asked, since when, until when at least, and how often in vain it was tried again.
+
+    `told`: the owner was told of it, or does not let us.
+    """
 
     cause: Cause
     since: datetime
     until: datetime
     tries: int = 0
+    told: bool = False
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "since": self.since.isoformat(), "until": self.until.isoformat()})
@@ -43,6 +48,7 @@ class Trouble:
             since=datetime.fromisoformat(found["since"]),
             until=datetime.fromisoformat(found["until"]),
             tries=found["tries"],
+            told=found.get("told", True),  # notes of earlier versions were told of when they were written
         )
 
 
@@ -62,6 +68,17 @@ class Health:
     def due(self) -> Mapping[str, Trouble]:
         """The routes that may be tried again now, by a free question."""
         return {route: trouble for route, trouble in self._open.items() if trouble.until <= self._now()}
+
+    def untold(self, since: timedelta) -> Mapping[str, Trouble]:
+        """The routes in trouble for so long of which the owner was not told: whoever noted it may have died."""
+        now = self._now()
+        return {route: one for route, one in self._open.items() if not one.told and now - one.since >= since}
+
+    async def told(self, route: str) -> None:
+        """The owner was told that this route is in trouble, or does not let us."""
+        if (trouble := self._open.get(route)) and not trouble.told:
+            self._open[route] = replace(trouble, told=True)
+            await self._store.remember(f"trouble:{route}", self._open[route].to_json())
 
     async def refresh(self) -> None:
         """Learn of what other processes have seen."""
@@ -91,6 +108,7 @@ class Health:
         trouble = Trouble(cause=cause, since=now, until=now + PAUSES[for_owner])
         log.warning("route_in_trouble", route=route, cause=cause)
         first = await self._store.remember_first(f"trouble:{route}", trouble.to_json())
+        reach("health.noted")
         self._open[route] = trouble
         return trouble if first else None
 
@@ -103,9 +121,7 @@ class Health:
             await self.works_again(route)
             return
         pause = min(PAUSES[trouble.cause in FOR_THE_OWNER] * 2 ** min(trouble.tries + 1, 10), LONGEST_PAUSE)
-        again = Trouble(
-            cause=trouble.cause, since=trouble.since, until=self._now() + pause, tries=trouble.tries + 1
-        )
+        again = replace(trouble, until=self._now() + pause, tries=trouble.tries + 1)
         self._open[route] = again
         await self._store.remember(f"trouble:{route}", again.to_json())
 

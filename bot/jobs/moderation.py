@@ -26,7 +26,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import IN_LINE, NOBODY, OPEN, Job
 from bot.jobs.store import MOST_AT_ONCE, Store, job_of
-from bot.jobs.tables import EVERYWHERE, IS_OPEN, IS_POST_LEFT, Utc, among, blocks, jobs, reports, reviews
+from bot.jobs.tables import (
+    EVERYWHERE,
+    IS_OPEN,
+    IS_POST_LEFT,
+    Utc,
+    among,
+    blocks,
+    guilds,
+    jobs,
+    reports,
+    reviews,
+)
 from bot.jobs.together import Together
 
 COMMENTS_SHOWN = 5
@@ -243,9 +254,9 @@ class Moderation:
             return [job_of(row) for row in await connection.execute(query)]
 
     async def to_call_off(self, now: datetime) -> list[Job]:
-        """Jobs that wait though their asker is blocked or what they come from was removed.
+        """Jobs that wait though their asker is blocked, what they come from was removed, or their server had the bot leave.
 
-        Whoever blocks or removes calls them off. These are left where that process died in between.
+        Whoever notes that calls them off. These are left where that process died in between.
         """
         async with self._store.reading() as connection:
             return [job_of(row) for row in await connection.execute(_to_call_off(), {"now": now})]
@@ -301,7 +312,7 @@ def _those_of() -> Select[Any]:
 
 @cache
 def _to_call_off() -> Select[Any]:
-    """Jobs that wait though their asker is blocked, `now`, or what they come from was removed."""
+    """As `Moderation.to_call_off`, at `now`."""
     places = (blocks.c.guild_id == EVERYWHERE) | (blocks.c.guild_id == jobs.c.guild_id)
     holds = _holds(bindparam("now", type_=Utc()))
     blocked = select(blocks.c.at).where(blocks.c.member_id == jobs.c.asker_id, places, holds)
@@ -313,7 +324,10 @@ def _to_call_off() -> Select[Any]:
         .join(parent, parent.c.post_id == beside.c.post_id)
         .where(parent.c.id == jobs.c.parent_id, parent.c.comparison_id.is_not(None), _REMOVED)
     )
-    any_of = [query.correlate(jobs).exists() for query in (blocked, removed, beside_removed)]
+    # Asked for before: where the bot is back, that is noted a moment after the first requests may come.
+    here = guilds.c.guild_id == jobs.c.guild_id
+    left = select(guilds.c.guild_id).where(here, guilds.c.left_at >= jobs.c.created_at)
+    any_of = [query.correlate(jobs).exists() for query in (blocked, removed, beside_removed, left)]
     return select(jobs).where(IS_OPEN, jobs.c.state.in_(IN_LINE), or_(*any_of))
 
 

@@ -100,6 +100,12 @@ class Ownership:
             return []
         return await self._store.rescue(self.worker, stale=self._stale, now=self._now())
 
+    async def bury(self) -> datetime | None:
+        """Forget workers that are gone and own nothing any more. When the first of them was last heard of."""
+        if not self.may_work:
+            return None
+        return await self._store.bury(stale=self._stale, now=self._now())
+
     def _clock_jumped(self) -> bool:
         elapsed = timedelta(seconds=self._monotonic())
         offset = timedelta(seconds=self._now().timestamp()) - elapsed

@@ -86,7 +86,7 @@ from bot.jobs.machine import (
 from bot.jobs.postgresql import by_column, given_rows
 from bot.jobs.sqlite import sqlite_engine
 from bot.jobs.tables import (
-    HAS_A_LAST_CARD,
+    ENDED_UNPOSTED,
     HAS_CARD_LEFT,
     IS_OPEN,
     IS_PAUSED,
@@ -375,7 +375,7 @@ class Store:
         """Take over jobs that were handed back, or whose worker has not beaten for `stale`.
 
         Safe to ask for twice and from anywhere; at most MOST_RESCUED at a time. One found in its paid call becomes UNSURE; it is
-        returned too. Rows of workers long dead are cleared away.
+        returned too.
         """
 
         async def work(connection: AsyncConnection) -> list[Job]:
@@ -387,18 +387,34 @@ class Store:
                 job = job_of(row)
                 outcome = Lost(Cause.INTERRUPTED) if job.state is State.SUBMITTING else Rescued(worker)
                 moves.append((job, machine.advance(job, outcome, now), outcome))
-            saved = await self._save(connection, moves)
-            await connection.execute(delete(workers).where(_is_forgotten(clock - stale * 2)))
-            return [job for job in saved if job]
+            return [job for job in await self._save(connection, moves) if job]
 
         # Mostly everybody is well: then nobody waits for this.
         async with self._reads.connect() as connection:
             clock = await self._clock(connection, now)
             orphan = select(jobs.c.id).where(_is_orphan(worker, clock - stale)).limit(1)
-            forgotten = select(workers.c.id).where(_is_forgotten(clock - stale * 2)).limit(1)
-            if not any([(await connection.execute(query)).first() for query in (orphan, forgotten)]):
+            if not (await connection.execute(orphan)).first():
                 return []
         return await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def bury(self, *, stale: timedelta, now: datetime) -> datetime | None:
+        """Clear away the rows of workers that own nothing and have not beaten for twice `stale`.
+
+        When the first of them was last heard of; None where there was none. Each of them is told of to one caller.
+        """
+        heard: list[datetime] = []
+
+        async def work(connection: AsyncConnection) -> None:
+            clock = await self._clock(connection, now)
+            dead = delete(workers).where(_is_forgotten(clock - stale * 2)).returning(workers.c.beat_at)
+            heard.extend((await connection.execute(dead)).scalars())
+
+        async with self._reads.connect() as connection:
+            clock = await self._clock(connection, now)
+            dead = select(workers.c.id).where(_is_forgotten(clock - stale * 2)).limit(1)
+            if (await connection.execute(dead)).first():
+                await self._write(work, seconds=ACCEPT_SECONDS)
+        return min(heard, default=None)
 
     async def _clock(self, connection: AsyncConnection, now: datetime) -> datetime:
         """What decides who is alive."""
@@ -439,7 +455,7 @@ class Store:
 
     async def ended_lately(self, since: datetime) -> list[Job]:
         """Jobs that ended without a post since then, whose cards may not say so yet; some of them, the oldest first."""
-        query = select(jobs).where(HAS_A_LAST_CARD, jobs.c.changed_at > since)
+        query = select(jobs).where(ENDED_UNPOSTED, jobs.c.changed_at > since)
         async with self._reads.connect() as connection:
             rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
             return [job_of(row) for row in rows]

@@ -122,7 +122,7 @@ HAS_CARD, HAS_POST, HAS_PARENT = (
 )
 IS_RENDERED = text("rendered_at IS NOT NULL")
 HAS_CARD_LEFT = text("state = 'delivered' AND card_id IS NOT NULL")
-HAS_A_LAST_CARD = text("state IN ('cancelled', 'failed', 'undeliverable') AND card_id IS NOT NULL")
+ENDED_UNPOSTED = text("state IN ('cancelled', 'failed', 'undeliverable')")
 
 # The columns of `jobs` are the fields of `machine.Job`, by name.
 jobs = Table(
@@ -206,7 +206,7 @@ jobs = Table(
         postgresql_where=IS_RENDERED,
     ),
     Index("jobs_with_a_card_left", "changed_at", sqlite_where=HAS_CARD_LEFT, postgresql_where=HAS_CARD_LEFT),
-    Index("jobs_ended", "changed_at", sqlite_where=HAS_A_LAST_CARD, postgresql_where=HAS_A_LAST_CARD),
+    Index("jobs_ended", "changed_at", sqlite_where=ENDED_UNPOSTED, postgresql_where=ENDED_UNPOSTED),
     Index("jobs_by_asker", "asker_id", "created_at"),
     Index("jobs_open_by_asker", "asker_id", sqlite_where=IS_OPEN, postgresql_where=IS_OPEN),
     Index("jobs_by_guild", "guild_id", "created_at"),

@@ -189,27 +189,27 @@ class DiscordAnnouncer:
             log.info("not_read", job=job.id, error=type(error).__name__)
             raise PostLater(Cause.DISCORD_DOWN) from error
 
-    async def tell_owner(self, route: str, trouble: Trouble) -> None:
-        await self._write_to_owner(cards.route_in_trouble(route, trouble))
+    async def tell_owner(self, route: str, trouble: Trouble) -> bool:
+        return await self._write_to_owner(cards.route_in_trouble(route, trouble))
 
-    async def tell_owner_of_budget(self, budget: Budget, mark: int) -> None:
-        """That so many per cent of what the whole bot may spend are spent. Never raises."""
-        await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
+    async def tell_owner_of_budget(self, budget: Budget, mark: int) -> bool:
+        """That so many per cent of what the whole bot may spend are spent. Whether Discord has answered for good. Never raises."""
+        return await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
 
     async def tell_server_of_budget(self, channel_id: int, guild_id: int, budget: Budget, mark: int) -> None:
         """The same of what one server may spend, in the channel of its moderators. Never raises."""
         text = cards.budget_spent(budget, mark, self._menu.currency, self._now())
         await self._bot.write_down(guild_id, [text], channel_id)
 
-    async def _write_to_owner(self, text: str) -> None:
-        try:
+    async def _write_to_owner(self, text: str) -> bool:
+        async def write() -> None:
             about = await self._bot.application_info()
             owner = about.team.owner_id if about.team else about.owner.id
             assert owner is not None
             channel = await self._bot.create_dm(discord.Object(owner))
             await channel.send(text)
-        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
-            log.warning("owner_not_told", error=type(error).__name__)
+
+        return await self._try("owner_not_told", write())
 
     async def ask_owner(
         self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime

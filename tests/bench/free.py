@@ -86,8 +86,8 @@ class SilentAnnouncer:
     async def last_frame(self, job: Job, rules: PictureRules) -> Picture:
         return PICTURE
 
-    async def tell_owner(self, route: str, trouble: Trouble) -> None:
-        pass
+    async def tell_owner(self, route: str, trouble: Trouble) -> bool:
+        return True
 
     async def ask_owner(
         self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime

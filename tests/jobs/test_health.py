@@ -71,6 +71,23 @@ async def test_a_refused_key_stops_all_submits_and_tells_the_owner_once(world: W
     world.desk.plan(PICTURE)
 
 
+@pytest.mark.parametrize("died", [False, True])
+async def test_the_owner_is_told_all_the_same(world: World, *, died: bool) -> None:
+    """Discord was away, or the process died right after it had noted the trouble: the next to look tells, once."""
+    world.provider.on_submit.append(ProviderRejected(Cause.BAD_KEY))
+    world.provider.on_probe.extend([ProviderRejected(Cause.BAD_KEY)] * 50)
+    world.announcer.on_tell_owner.extend([False, False])
+    await world.ask()
+    await world.engine.run_due()
+    if died:
+        world.reborn()
+    assert world.announcer.told == []
+
+    await pass_by(world, 3600)
+
+    assert world.announcer.told == [("makevid", Cause.BAD_KEY)]
+
+
 async def test_an_empty_account_is_asked_for_its_balance(world: World) -> None:
     """A good key is not enough: as long as nothing is left there, nothing is submitted."""
     world.provider.on_submit.extend([ProviderRejected(Cause.NO_CREDIT)] * 2)

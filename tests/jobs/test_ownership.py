@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from bot.errors import Cause
 from bot.jobs.announcing import Pictures
-from bot.jobs.machine import Accepted, Begun, Job, Outcome, Posted, Ready, State
+from bot.jobs.machine import Accepted, Begun, Cancelled, Job, Outcome, Posted, Ready, Refused, State
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.store import Store
 from tests.conftest import Clock, in_paid_call
@@ -309,3 +310,46 @@ def test_the_times_are_what_the_documentation_says(store: Store, clock: Clock) -
     own = Ownership(store, "w1", now=clock.now)
 
     assert [own.beat_every, own._fence, own._stale] == [timedelta(seconds=seconds) for seconds in (5, 15, 30)]
+
+
+async def a_refusal_that_nobody_told_of(world: World) -> Job:
+    """A job that ended under a process that died before its card said so; the card as it was is forgotten here."""
+    store, now = world.store, world.clock.now
+    await store.beat("dead", now())
+    job = await world.ask()
+    [begun] = await in_paid_call(store, slots=1, worker="dead", now=now())
+    assert await store.advance(begun, Refused(Cause.MODERATION), now())
+    world.announcer.cards.clear()
+    return job
+
+
+async def test_who_lives_says_what_the_dead_did_not(world: World) -> None:
+    """A process whose own start is long over draws the cards of what ended under one that died, once; of a draft that was
+    called off, one that may be there."""
+    await world.engine.run_due()
+    job = await a_refusal_that_nobody_told_of(world)
+    draft = await world.store.add(job.but(id="draft", card_id=None, state=State.DRAFT, version=0))
+    assert await world.store.advance(draft, Cancelled(), world.clock.now())
+
+    for _ in range(6):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=20)
+
+    assert world.announcer.cards[job.id][0].state is State.FAILED
+    assert world.announcer.cleared == ["draft"]
+    world.announcer.cards.clear()
+    for _ in range(6):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=20)
+    assert world.announcer.cards == {}
+    assert world.announcer.cleared == ["draft"]
+
+
+async def test_a_night_without_any_process(world: World) -> None:
+    """The one that starts in the morning says what the one that died in the evening did not."""
+    job = await a_refusal_that_nobody_told_of(world)
+    world.clock.pass_by(hours=9)
+
+    await world.reborn().run_due()
+
+    assert world.announcer.cards[job.id][0].state is State.FAILED

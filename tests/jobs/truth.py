@@ -329,8 +329,8 @@ class Channel:
     async def clear_card(self, job: Job) -> None:
         pass
 
-    async def tell_owner(self, route: str, trouble: Trouble) -> None:
-        pass
+    async def tell_owner(self, route: str, trouble: Trouble) -> bool:
+        return True
 
 
 def _next(words: deque[str]) -> str | None:

@@ -168,6 +168,7 @@ class NotingAnnouncer:
     results: list[tuple[str, dict[Choice, int]]] = field(default_factory=list)
     on_result: deque[Any] = field(default_factory=deque)
     on_erase: deque[Any] = field(default_factory=deque)
+    on_tell_owner: deque[Any] = field(default_factory=deque)
 
     async def post_card(self, job: Job, pictures: Pictures, waiting: Waiting) -> int:
         await _next(self.on_card, None)
@@ -182,8 +183,12 @@ class NotingAnnouncer:
         assert isinstance(answer, Picture)
         return answer
 
-    async def tell_owner(self, route: str, trouble: Trouble) -> None:
-        self.told.append((route, trouble.cause))
+    async def tell_owner(self, route: str, trouble: Trouble) -> bool:
+        answer = await _next(self.on_tell_owner, True)
+        assert isinstance(answer, bool)
+        if answer:
+            self.told.append((route, trouble.cause))
+        return answer
 
     async def pictures(self, job: Job, rules: PictureRules | None = None) -> Pictures:
         self.rules.append(rules)

@@ -9,6 +9,7 @@ from discord.http import Route
 from bot import __main__ as root
 from bot.config import Config, DataSettings, StoreSettings
 from bot.errors import Cause
+from bot.jobs.budgets import Budget, Scope, Stretch
 from bot.jobs.health import Trouble
 from tests.servers.discord import OWNER_ID, TOKEN, DiscordServer, Fault
 
@@ -45,3 +46,22 @@ async def test_a_route_in_trouble(
     assert message.channel_id == OWNER_ID
     assert "makevid" in message.data["content"]
     assert words in message.data["content"]
+
+
+async def test_a_budget_that_is_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it, all of it: once each in its stretch of time, and nothing of less after more."""
+    config = Config(
+        store=StoreSettings(url=f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"),
+        data=DataSettings(folder=tmp_path),
+    )
+    month = Budget(scope=Scope.ALL, stretch=Stretch.MONTH, cents=3000)
+    async with DiscordServer() as discord, root.build(config) as animatic:
+        monkeypatch.setattr(Route, "BASE", discord.api_base)
+        animatic.bot.serves_commands = False
+        async with animatic.bot:
+            await root.log_in(animatic.bot, TOKEN)
+            for mark in (50, 50, 100, 80, 100):
+                await animatic.desk._alert(None, month, mark)
+
+        told = [message.data["content"] for message in discord.visible if message.channel_id == OWNER_ID]
+    assert ["50" in text for text in told] == [True, False]

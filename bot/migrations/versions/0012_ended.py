@@ -1,4 +1,4 @@
-"""Jobs that ended with their card still there: each process looks for them when it starts."""
+"""Jobs that ended without a post: each process looks for them when it starts, or another one has died."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,5 +10,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    where = sa.text("state IN ('cancelled', 'failed', 'undeliverable') AND card_id IS NOT NULL")
+    where = sa.text("state IN ('cancelled', 'failed', 'undeliverable')")
     op.create_index("jobs_ended", "jobs", ["changed_at"], sqlite_where=where, postgresql_where=where)
