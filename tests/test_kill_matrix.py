@@ -14,7 +14,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -1125,12 +1125,13 @@ async def live_through_all(
     ) -> str | None:
         async with turns:
             try:
-                async with making:
-                    address = await anext(fresh)
                 channel = 900000000000100000 + number
-                async with open_site(
-                    folder / f"row-{number}", address, discord, channel, route=route
-                ) as site:
+                async with AsyncExitStack() as stack:
+                    async with making:  # one at a time: else the server takes us for asleep in a transaction
+                        here = open_site(
+                            folder / f"row-{number}", await anext(fresh), discord, channel, route=route
+                        )
+                        site = await stack.enter_async_context(here)
                     await row(site)
             except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - all rows are told of at the end
                 return f"{name}: {type(error).__name__} {error}"

