@@ -27,6 +27,7 @@ import aiohttp
 import discord
 import structlog
 from discord.http import Route
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot.callbacks import Callbacks, shared_secret
 from bot.client import AnimaticBot
@@ -62,6 +63,7 @@ log = structlog.get_logger(__name__)
 
 ALIVE_EVERY = 15.0  # seconds; the container's health check wants the file younger than a minute
 LONGEST_BACKOFF = 60.0
+TOLD_AGAIN_AFTER = timedelta(minutes=1)  # where Discord did not take it
 
 # Gateway close codes after which connecting again is of no use (topics/opcodes-and-status-codes).
 FATAL_CLOSES = {
@@ -202,29 +204,42 @@ def owner_budgets(config: Config) -> BudgetsOf:
 def alerts(
     store: Store, announcer: DiscordAnnouncer, now: Callable[[], datetime], settings: SettingsOf
 ) -> Alert:
-    """Tells the owner, or a server's moderators, once in a stretch of time that a budget is spent to a mark; after a crash
-    in between perhaps once more. Nobody is told of a mark below one that they were told of."""
+    """Tells the owner, or a server's moderators, once in a stretch of time that a budget is spent to a mark; where several
+    processes come to it at once, or one dies in between, perhaps once more. Nobody is told of a mark below one that they
+    were told of. Where Discord or the database is away, a later request tells.
+    """
     telling: set[str] = set()
+    not_before: dict[str, datetime] = {}
 
     async def alert(guild_id: int | None, budget: Budget, mark: int) -> None:
         whose = f":{guild_id}" if budget.scope is Scope.SERVER else ""
         kind = f"alert{whose}:{budget.scope}:{budget.stretch}:"
-        began = budget.stretch.began(now()).isoformat()
-        if kind in telling:
+        if kind in telling or (kind in not_before and now() < not_before[kind]):
             return
         telling.add(kind)
+        not_before.pop(kind, None)
         try:
+            began = budget.stretch.began(now()).isoformat()
             told = await store.recall_all(kind)
             if any(at == began and int(key.removeprefix(kind)) >= mark for key, at in told.items()):
                 return
-            if budget.scope is Scope.ALL:
-                await announcer.tell_owner_of_budget(budget, mark)
-            elif guild_id and (channel_id := (await settings(guild_id)).audit_channel):
-                await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
-            reach("alerts.told")
-            await store.remember(f"{kind}{mark}", began)
+            if await tell(guild_id, budget, mark):
+                reach("alerts.told")
+                await store.remember(f"{kind}{mark}", began)
+            else:
+                not_before[kind] = now() + TOLD_AGAIN_AFTER
+        except (SQLAlchemyError, OSError) as error:  # whose request this is has its clip in line
+            log.warning("budget_not_told_of", budget=kind, error=type(error).__name__)
         finally:
             telling.discard(kind)
+
+    async def tell(guild_id: int | None, budget: Budget, mark: int) -> bool:
+        if budget.scope is Scope.ALL:
+            return await announcer.tell_owner_of_budget(budget, mark)
+        channel_id = (await settings(guild_id)).audit_channel if guild_id else None
+        if guild_id is None or channel_id is None:
+            return True  # there is nobody to tell
+        return await announcer.tell_server_of_budget(channel_id, guild_id, budget, mark)
 
     return alert
 

@@ -803,7 +803,8 @@ async def die_telling_the_owner(site: Site, row: str) -> None:
         return note is None or json.loads(note)["told"]
 
     await work_until(site, known)
-    assert told() == before + 1
+    # Discord takes the same for the second time only when it has forgotten the first.
+    assert told() - before == (row == "health.noted" or not site.discord.nonce_window)
     [job] = await work_on(site, job)
     assert job.state is State.FAILED
     assert await site.animatic.store.money(job.id) == {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
@@ -1101,8 +1102,9 @@ async def test_a_process_may_die_at_a_decision(database: str, discord: DiscordSe
 async def test_a_process_may_die_before_the_owner_knows(
     database: str, discord: DiscordServer, tmp_path: Path
 ) -> None:
-    """The next one tells of a route in trouble. One row after the other: all owners are the same."""
+    """The next one tells of a route in trouble. One row after the other: the owner of all is the same, and so is the text."""
     for route, row in itertools.product(CLICK_ROUTES, FOR_THE_OWNER):
+        discord.messages.clear()
         (folder := tmp_path / f"{route} {row}").mkdir()
         rows = {f"{route} {row}": (route, partial(die_telling_the_owner, row=row))}
         await live_through_all(database, discord, folder, rows)

@@ -88,7 +88,9 @@ def admit(budget: Budget, spent: Spent, price_cents: int, *, now: datetime, curr
 
 
 def reached(budget: Budget, spent: Spent) -> int | None:
-    """The highest mark of ALERTS that has been reached, None for none."""
+    """The highest mark of ALERTS that has been reached, None for none; nor of a limit of nothing, which is always spent."""
+    if 0 in (budget.clips, budget.cents):
+        return None
     return max((mark for mark in ALERTS if mark <= spent.share(budget)), default=None)
 
 

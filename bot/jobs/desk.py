@@ -1110,7 +1110,8 @@ class Desk:
         job = await self.may_delete(who, job_id)
         if not await self._announcer.take_down(job.but(post_id=message_id, post_channel_id=who.channel_id)):
             raise Refusal(
-                "I could not delete the post just now. Please try again, or ask a moderator to delete it."
+                "I could not delete the post. Please try again in a while, or ask a moderator to delete it and to check my "
+                "permissions here."
             )
         reach("desk.post_deleted")
         logger.info("post_deleted", job=job.id, by=who.id)

@@ -138,7 +138,8 @@ class Engine:
         self._unlinks = Together[Path, None](_unlink, most=MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_sweep: datetime | None = None
-        self._has_swept = False
+        # At a start, whatever the last process did not say; after it, when another was last heard of that died.
+        self._untold_since: datetime | None = datetime.max.replace(tzinfo=UTC)
         self._monotonic = monotonic
         self._clocks: tuple[float, datetime] | None = None
         self._woken = asyncio.Event()
@@ -305,16 +306,17 @@ class Engine:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
             taken_over = await self.recover()
-            last_heard = await self._ownership.bury()
+            if last_heard := await self._ownership.bury():
+                self._untold_since = min(self._untold_since or last_heard, last_heard)
             for job in await self._moderation.to_call_off(now):  # before any is claimed
                 await self._settle(job, Cancelled(), beside=True)
             if taken_over == MOST_RESCUED:
                 self._woken.set()  # there may be more: with a heartbeat and everybody's turn in between
             else:
                 self._next_sweep = now + self._ownership.sweep_every
-                if last_heard or not self._has_swept:
-                    self._has_swept = True
-                    await self._tell_for_the_dead((last_heard or now) - TOLD_WITHIN)
+                if self._untold_since:
+                    await self._tell_for_the_dead(min(self._untold_since, now) - TOLD_WITHIN)
+                    self._untold_since = None
                 await self._sweep(now)
                 await self._mend_routes()
                 # That may have taken a while, and what is claimed now is to be paid.
@@ -636,22 +638,27 @@ class Engine:
         return accepted, None
 
     async def _failed(self, route: str, error: ProviderError) -> None:
-        """A call to a route went wrong: when that opens its circuit, the owner is told, once."""
+        """A call to a route went wrong: when that opens its circuit, the owner is told."""
         if route in self._providers and (trouble := await self._health.failed(route, error)):
-            await self._tell_owner(route, trouble)
+            self._tell_owner(route, trouble)
 
-    async def _tell_owner(self, route: str, trouble: Trouble) -> None:
-        if await self._announcer.tell_owner(route, trouble):
-            reach("engine.owner_told")
-            await self._health.told(route)
+    def _tell_owner(self, route: str, trouble: Trouble) -> None:
+        """Beside the loop, and not twice at the same time."""
+
+        async def tell() -> None:
+            if await self._announcer.tell_owner(route, trouble):
+                reach("engine.owner_told")
+                await self._health.told(route, trouble)
+
+        if (telling := f"tell of {route}") not in self._in_hand:
+            self._start(tell(), telling)
 
     async def _mend_routes(self) -> None:
         """Ask routes in trouble something free, now and then. Their owner is told, should whoever noted it have died."""
         await self._health.refresh()
         for route, trouble in self._health.untold(self._ownership.sweep_every * 3).items():
-            telling = f"tell of {route}"
-            if route in self._providers and telling not in self._in_hand:
-                self._start(self._tell_owner(route, trouble), telling)
+            if route in self._providers:
+                self._tell_owner(route, trouble)
         for route, trouble in self._health.due().items():
             probing = f"probe {route}"
             if route in self._providers and probing not in self._in_hand:

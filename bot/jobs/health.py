@@ -22,6 +22,7 @@ MOST_FAILURES = 3  # in a row, until a route is taken for down
 FOR_THE_OWNER = frozenset({Cause.BAD_KEY, Cause.NO_CREDIT})
 PAUSES = {True: timedelta(minutes=5), False: timedelta(minutes=1)}
 LONGEST_PAUSE = timedelta(minutes=30)
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Health:
         self._now = now
         self._failures: dict[str, int] = {}
         self._open: dict[str, Trouble] = {}
+        self._noted: dict[str, str] = {}  # the same, as the notes have it
 
     def trouble(self, route: str) -> Trouble | None:
         """Why a route is not asked for paid work now, None when it is."""
@@ -74,17 +76,30 @@ class Health:
         now = self._now()
         return {route: one for route, one in self._open.items() if not one.told and now - one.since >= since}
 
-    async def told(self, route: str) -> None:
-        """The owner was told that this route is in trouble, or does not let us."""
-        if (trouble := self._open.get(route)) and not trouble.told:
-            self._open[route] = replace(trouble, told=True)
-            await self._store.remember(f"trouble:{route}", self._open[route].to_json())
+    async def told(self, route: str, trouble: Trouble) -> None:
+        """The owner was told of this trouble of a route, or does not let us. Nothing, where it is over by now."""
+        for _ in range(ATTEMPTS):
+            known = self._open.get(route)
+            if known is None or known.since != trouble.since or known.told:
+                return
+            if await self._note(route, replace(known, told=True)):
+                return
+            await self.refresh()
+
+    async def _note(self, route: str, trouble: Trouble) -> bool:
+        """Whether the note was as it is known here: others may have tried the route, or it works again."""
+        text = trouble.to_json()
+        if not await self._store.replace_note(f"trouble:{route}", self._noted.get(route, ""), text):
+            return False
+        self._open[route], self._noted[route] = trouble, text
+        return True
 
     async def refresh(self) -> None:
         """Learn of what other processes have seen."""
         prefix = "trouble:"
         notes = await self._store.recall_all(prefix)
-        self._open = {key.removeprefix(prefix): Trouble.from_json(value) for key, value in notes.items()}
+        self._noted = {key.removeprefix(prefix): value for key, value in notes.items()}
+        self._open = {route: Trouble.from_json(text) for route, text in self._noted.items()}
 
     async def answered(self, route: str) -> None:
         """The route has answered sensibly: lost answers before it were not in a row."""
@@ -107,9 +122,9 @@ class Health:
         now = self._now()
         trouble = Trouble(cause=cause, since=now, until=now + PAUSES[for_owner])
         log.warning("route_in_trouble", route=route, cause=cause)
-        first = await self._store.remember_first(f"trouble:{route}", trouble.to_json())
+        first = await self._store.remember_first(f"trouble:{route}", text := trouble.to_json())
         reach("health.noted")
-        self._open[route] = trouble
+        self._open[route], self._noted[route] = trouble, text
         return trouble if first else None
 
     async def tried(self, route: str, error: ProviderError | None) -> None:
@@ -122,8 +137,8 @@ class Health:
             return
         pause = min(PAUSES[trouble.cause in FOR_THE_OWNER] * 2 ** min(trouble.tries + 1, 10), LONGEST_PAUSE)
         again = replace(trouble, until=self._now() + pause, tries=trouble.tries + 1)
-        self._open[route] = again
-        await self._store.remember(f"trouble:{route}", again.to_json())
+        if not await self._note(route, again):
+            await self.refresh()
 
     async def works_again(self, route: str) -> None:
         self._failures.pop(route, None)

@@ -102,7 +102,7 @@ class Ownership:
 
     async def bury(self) -> datetime | None:
         """Forget workers that are gone and own nothing any more. When the first of them was last heard of."""
-        if not self.may_work:
+        if not self.may_work or self._monotonic() < self._no_rescue_before:
             return None
         return await self._store.bury(stale=self._stale, now=self._now())
 

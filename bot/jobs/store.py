@@ -71,6 +71,7 @@ from bot.jobs.budgets import Budget
 from bot.jobs.ledger import Entry, Kind, entries
 from bot.jobs.machine import (
     CANCELLABLE,
+    NOBODY,
     OPEN,
     REQUESTED,
     Begun,
@@ -401,9 +402,10 @@ class Store:
     async def bury(self, *, stale: timedelta, now: datetime) -> datetime | None:
         """Clear away the rows of workers that own nothing and have not beaten for twice `stale`.
 
-        When the first of them was last heard of; None where there was none. Each of them is told of to one caller.
+        When the first of them was last heard of; None where there was none. Of several who ask, one is told of each,
+        unless that one's commit had to be tried again.
         """
-        heard: list[datetime] = []
+        heard: list[datetime] = []  # also by a try whose commit was not answered
 
         async def work(connection: AsyncConnection) -> None:
             clock = await self._clock(connection, now)
@@ -413,8 +415,9 @@ class Store:
         async with self._reads.connect() as connection:
             clock = await self._clock(connection, now)
             dead = select(workers.c.id).where(_is_forgotten(clock - stale * 2)).limit(1)
-            if (await connection.execute(dead)).first():
-                await self._write(work, seconds=ACCEPT_SECONDS)
+            if not (await connection.execute(dead)).first():
+                return None
+        await self._write(work, seconds=ACCEPT_SECONDS)
         return min(heard, default=None)
 
     async def _clock(self, connection: AsyncConnection, now: datetime) -> datetime:
@@ -455,10 +458,10 @@ class Store:
             return set((await connection.execute(query)).scalars())
 
     async def ended_lately(self, since: datetime) -> list[Job]:
-        """Jobs that ended without a post since then, whose cards may not say so yet; some of them, the oldest first."""
-        query = select(jobs).where(ENDED_UNPOSTED, jobs.c.changed_at > since)
+        """Jobs that ended without a post since then, whose cards may not say so yet; some of them, the latest first."""
+        query = select(jobs).where(ENDED_UNPOSTED, jobs.c.changed_at > since, jobs.c.asker_id != NOBODY)
         async with self._reads.connect() as connection:
-            rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
+            rows = await connection.execute(query.order_by(jobs.c.changed_at.desc()).limit(MOST_AT_ONCE))
             return [job_of(row) for row in rows]
 
     async def with_a_card_left(self, since: datetime) -> list[Job]:
@@ -549,6 +552,15 @@ class Store:
             await connection.execute(delete(notes).where(notes.c.key == key))
 
         await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def replace_note(self, key: str, old: str, new: str) -> bool:
+        """Write a note anew where it still says what it said. Whether it was written."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            as_read = update(notes).where(notes.c.key == key, notes.c.value == old)
+            return bool((await connection.execute(as_read.values(value=new))).rowcount)
+
+        return await self._write(work, seconds=ACCEPT_SECONDS)
 
     async def remember(self, key: str, value: str) -> None:
         async def work(connection: AsyncConnection) -> None:
@@ -648,10 +660,10 @@ class Store:
         long_gone = guilds.c.left_at < left_before
         left = select(guilds.c.guild_id).where(long_gone)
         theirs = select(comparisons.c.id).where(comparisons.c.guild_id.in_(left))
-        compared = (
+        compared = [
             select(one).where(comparisons.c.guild_id.in_(left))
             for one in (comparisons.c.a_id, comparisons.c.b_id)
-        )
+        ]
 
         async def work(connection: AsyncConnection) -> int:
             if not (await connection.execute(left.limit(1))).first():
@@ -1192,8 +1204,8 @@ def _is_orphan(worker: str, since: datetime) -> ColumnElement[bool]:
 
 
 def _is_forgotten(since: datetime) -> ColumnElement[bool]:
-    """Workers that own nothing, and have not beaten since then."""
-    owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.worker.is_not(None))
+    """Workers that own nothing, and have not beaten since then. Whose a doubt or a waiting job once was says nothing."""
+    owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.state.in_(OWNED), jobs.c.worker.is_not(None))
     return and_(workers.c.beat_at <= since, workers.c.id.not_in(owners))
 
 

@@ -6,6 +6,7 @@ within Discord's window (a few minutes) gives the first message and no second on
 """
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -196,20 +197,26 @@ class DiscordAnnouncer:
         """That so many per cent of what the whole bot may spend are spent. Whether Discord has answered for good. Never raises."""
         return await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
 
-    async def tell_server_of_budget(self, channel_id: int, guild_id: int, budget: Budget, mark: int) -> None:
+    async def tell_server_of_budget(self, channel_id: int, guild_id: int, budget: Budget, mark: int) -> bool:
         """The same of what one server may spend, in the channel of its moderators. Never raises."""
         text = cards.budget_spent(budget, mark, self._menu.currency, self._now())
-        await self._bot.write_down(guild_id, [text], channel_id)
+        return await self._bot.write_down(guild_id, [text], channel_id)
 
     async def _write_to_owner(self, text: str) -> bool:
-        async def write() -> None:
+        """Whether Discord has answered for good. Of several processes that write the same, Discord takes one."""
+        try:
             about = await self._bot.application_info()
             owner = about.team.owner_id if about.team else about.owner.id
             assert owner is not None
             channel = await self._bot.create_dm(discord.Object(owner))
-            await channel.send(text)
-
-        return await self._try("owner_not_told", write())
+            await channel.send(text, nonce=hashlib.sha256(text.encode()).hexdigest()[:LONGEST_NONCE])
+        except discord.HTTPException as error:
+            log.warning("owner_not_told", error=type(error).__name__, status=error.status)
+            return _is_final(error)
+        except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
+            log.warning("owner_not_told", error=type(error).__name__)
+            return False
+        return True
 
     async def ask_owner(
         self, channel_id: int, guild_id: int, owner_id: int, asker_id: int, until: datetime
@@ -529,6 +536,9 @@ def _keep(known: dict[str, T], job_id: str, value: T) -> None:
     known[job_id] = value
     while len(known) > MOST_DRAWN:
         del known[next(iter(known))]
+
+
+LONGEST_NONCE = 25
 
 
 def _is_final(error: discord.HTTPException) -> bool:

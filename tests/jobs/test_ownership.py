@@ -9,7 +9,19 @@ from sqlalchemy.exc import OperationalError
 
 from bot.errors import Cause
 from bot.jobs.announcing import Pictures
-from bot.jobs.machine import Accepted, Begun, Cancelled, Job, Outcome, Posted, Ready, Refused, State
+from bot.jobs.machine import (
+    Accepted,
+    Begun,
+    Busy,
+    Cancelled,
+    Job,
+    Lost,
+    Outcome,
+    Posted,
+    Ready,
+    Refused,
+    State,
+)
 from bot.jobs.ownership import STALE, Ownership
 from bot.jobs.store import Store
 from tests.conftest import Clock, in_paid_call
@@ -316,6 +328,13 @@ async def a_refusal_that_nobody_told_of(world: World) -> Job:
     """A job that ended under a process that died before its card said so; the card as it was is forgotten here."""
     store, now = world.store, world.clock.now
     await store.beat("dead", now())
+    for outcome in (
+        Lost(Cause.NO_ANSWER),
+        Busy(timedelta(days=1)),
+    ):  # jobs that were once its own say nothing
+        await world.ask()
+        [begun] = await in_paid_call(store, slots=1, worker="dead", now=now())
+        assert await store.advance(begun, outcome, now())
     job = await world.ask()
     [begun] = await in_paid_call(store, slots=1, worker="dead", now=now())
     assert await store.advance(begun, Refused(Cause.MODERATION), now())

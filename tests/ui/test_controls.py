@@ -236,7 +236,9 @@ async def test_delete_where_discord_does_not_let_it(town: Town) -> None:
 
     refused = result.followups[0].content
     assert (
-        refused == "I could not delete the post just now. Please try again, or ask a moderator to delete it."
+        refused
+        == "I could not delete the post. Please try again in a while, or ask a moderator to delete it and to check my "
+        "permissions here."
     )
     assert len(town.posts()) == 1
     await town.ada.click(answer_to(asked), label=ERASE)

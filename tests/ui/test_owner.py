@@ -9,8 +9,10 @@ from discord.http import Route
 from bot import __main__ as root
 from bot.config import Config, DataSettings, StoreSettings
 from bot.errors import Cause
-from bot.jobs.budgets import Budget, Scope, Stretch
+from bot.jobs.budgets import Budget, Scope, Spent, Stretch, reached
 from bot.jobs.health import Trouble
+from tests.conftest import Clock
+from tests.providers.test_http import closed_port
 from tests.servers.discord import OWNER_ID, TOKEN, DiscordServer, Fault
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -60,8 +62,39 @@ async def test_a_budget_that_is_spent(tmp_path: Path, monkeypatch: pytest.Monkey
         animatic.bot.serves_commands = False
         async with animatic.bot:
             await root.log_in(animatic.bot, TOKEN)
+            alert = animatic.desk._alert
             for mark in (50, 50, 100, 80, 100):
-                await animatic.desk._alert(None, month, mark)
+                await alert(None, month, mark)
 
         told = [message.data["content"] for message in discord.visible if message.channel_id == OWNER_ID]
     assert ["50" in text for text in told] == [True, False]
+
+
+async def test_a_budget_that_is_spent_while_discord_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose request it was has no error; a later one tells, not the very next."""
+    config = Config(
+        store=StoreSettings(url=f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"),
+        data=DataSettings(folder=tmp_path),
+    )
+    clock = Clock()
+    month = Budget(scope=Scope.ALL, stretch=Stretch.MONTH, clips=10)
+    async with DiscordServer() as discord, root.build(config, now=clock.now) as animatic:
+        monkeypatch.setattr(Route, "BASE", discord.api_base)
+        animatic.bot.serves_commands = False
+        async with animatic.bot:
+            await root.log_in(animatic.bot, TOKEN)
+            alert, told = animatic.desk._alert, []
+            for base in (f"http://127.0.0.1:{closed_port()}", *[discord.api_base] * 3):
+                monkeypatch.setattr(Route, "BASE", base)
+                await alert(None, month, 50)
+                told.append(len(discord.visible))
+                clock.pass_by(seconds=30)
+
+    assert told == [0, 0, 1, 1]
+
+
+def test_a_budget_of_nothing_is_no_news() -> None:
+    """It is spent from the start: only what is free is made."""
+    assert reached(Budget(scope=Scope.SERVER, stretch=Stretch.DAY, cents=0), Spent(clips=1)) is None
