@@ -117,6 +117,10 @@ async def resume(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
     await animatic.bot.servers.pause(GUILD_ID, False)
 
 
+async def join(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
+    await animatic.bot.servers.joined(GUILD_ID)
+
+
 async def leave(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
     await animatic.bot.servers.left(GUILD_ID)
     await animatic.desk.leave(GUILD_ID)
@@ -149,7 +153,7 @@ async def allow(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.allow_pictures(asker(channel), member(channel).id)
 
 
-async def alert(animatic: root.Animatic, channel: int, _job_id: str) -> None:
+async def ask(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animate(animatic, channel, guild=GUILD_ID)
 
 
@@ -168,15 +172,18 @@ Doing = Callable[[root.Animatic, int, str], Awaitable[object]]
 ASKED = {"animate": animate, "compare": compare}
 DECIDED: dict[str, Doing] = {
     "block": block,
+    "block_one_by_one": block,
     "unblock": unblock,
     "report": report,
     "tell": report,
+    "tell_and_note": report,
     "keep": keep,
     "remove": remove,
     "remove_and_block": remove_and_block,
     "change": change,
     "pause": pause,
     "resume": resume,
+    "join": join,
     "leave": leave,
     "left": leave,
     "propose": propose,
@@ -185,7 +192,8 @@ DECIDED: dict[str, Doing] = {
     "withhold": withhold,
     "ask_owner": ask_owner,
     "allow": allow,
-    "alert": alert,
+    "alert": ask,
+    "ask_in_vain": ask,
     "delete": delete,
     "forget": forget,
 }

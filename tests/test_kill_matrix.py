@@ -99,21 +99,30 @@ CLICK_ROWS = [
 ]
 CLICK_ROUTES = ("makevid", "kling") if EVERY_ROW else ("makevid",)
 # Messages that go because a member wants to be forgotten, or moderators decided so.
-TAKEN_AWAY = {"forget": "engine.erased", "remove": "engine.taken_down"}
+TAKEN_AWAY = (
+    ("forget", "engine.erased"),
+    ("forget", "engine.forgotten"),
+    ("remove", "engine.taken_down"),
+    ("remove", "engine.take_down_noted"),
+)
 # What members and moderators decide: one transaction each, and what follows from it, by whoever is there then.
 DECISIONS = {
     "block": "safety.blocked",
+    "block_one_by_one": "desk.called_off",
     "unblock": "safety.unblocked",
     "report": "safety.reported",
     "tell": "reviews.sent",
+    "tell_and_note": "reviews.noted",
     "keep": "safety.decided",
     "remove": "safety.decided",
     "remove_and_block": "safety.decided",
     "change": "guilds.changed",
     "pause": "guilds.paused",
     "resume": "guilds.paused",
+    "join": "guilds.joined",
     "leave": "guilds.left",
     "left": "desk.left",
+    "ask_in_vain": "desk.dropped",
     "propose": "comparing.proposed",
     "vote": "comparing.voted",
     "reveal": "comparing.revealed",
@@ -128,7 +137,7 @@ DECISIONS = {
 FOR_THE_OWNER = ("health.noted", "engine.owner_told")
 ONLY_CLICKED = {
     *FOR_THE_OWNER,
-    *TAKEN_AWAY.values(),
+    *(row for _, row in TAKEN_AWAY),
     *DECISIONS.values(),
     *(row for _, row in CLICK_ROWS if row.startswith("desk.")),
 }
@@ -155,7 +164,7 @@ COMPARED = {
     "apart": ("engine.parted", "engine.posted:1", "engine.settled/Posted"),
     "one refused": ("engine.parted",),
     "one in doubt": ("engine.answered:2",),
-    "result": ("engine.revealed", "engine.result_drawn"),
+    "result": ("engine.revealed", "engine.result_drawn", "engine.result_noted"),
 }
 ONLY_COMPARED = {
     "desk.pair_drafted",
@@ -166,6 +175,7 @@ ONLY_COMPARED = {
     "engine.parted",
     "engine.revealed",
     "engine.result_drawn",
+    "engine.result_noted",
 }
 SELDOM = {
     ("together", "announcer.fitted"),
@@ -245,7 +255,7 @@ def test_every_fail_point_is_in_the_matrix() -> None:
     ]
 
     assert sorted(reached) == sorted(FAIL_POINTS)
-    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS, *TAKEN_AWAY.items(), *DECISIONS.items()]
+    rows = [*ROWS, *COMPARED_ROWS, *CLICK_ROWS, *TAKEN_AWAY, *DECISIONS.items()]
     assert {re.split("[/:]", row)[0] for *_, row in rows} | {*FOR_THE_OWNER} == set(FAIL_POINTS)
     assert DECISIONS.keys() == DECIDED.keys() == WHAT_FOLLOWS.keys()
 
@@ -510,11 +520,12 @@ async def reported_with_a_take(site: Site) -> tuple[Job, Job, Callable[[], list[
     return job, take, told
 
 
-async def die_blocking(site: Site) -> None:
+async def die_blocking(site: Site, what: str) -> None:
     """What waits of the blocked member is not made, nor what they ask for later; blocked twice, they are blocked once."""
-    waiting = await ask_in_the_server(site)
-    await die_deciding(site, "block", waiting)
-    await check_called_off(site, *await work_on(site, waiting))
+    waiting, other = await ask_in_the_server(site), await ask_in_the_server(site, "dunes")
+    await die_deciding(site, what, waiting)
+    for job in await work_on(site, waiting, other):
+        await check_called_off(site, job)
     with pytest.raises(Refusal, match="may not have clips made here"):
         await ask_in_the_server(site)
     await DECIDED["block"](site.animatic, site.channel, waiting.id)
@@ -601,13 +612,13 @@ async def die_reporting(site: Site) -> None:
     await site.check_jobs()
 
 
-async def die_telling(site: Site) -> None:
+async def die_telling(site: Site, what: str) -> None:
     """The moderators' message is there, and nothing says so: they read of it once, or once more where Discord has forgotten
     its nonce by then; what is decided is drawn on one of them."""
     job = await ask_in_the_server(site)
     await deliver(site, [job])
     messages = await let_moderators_read(site)
-    await die_deciding(site, "tell", job)
+    await die_deciding(site, what, job)
     assert len(messages()) == 1
     moderation = Moderation(site.animatic.store)
 
@@ -616,7 +627,7 @@ async def die_telling(site: Site) -> None:
         return review is not None and review.shown_as is not None
 
     await work_until(site, noted)
-    assert len(messages()) == (1 if site.discord.nonce_window else 2)
+    assert len(messages()) == (1 if site.discord.nonce_window or what == "tell_and_note" else 2)
     await DECIDED["keep"](site.animatic, site.channel, job.id)
     assert sum("Reported, and kept" in message for message in messages()) <= 1
     assert [message.id for message in site.messages()] == [(await site.ended(job)).post_id]
@@ -685,6 +696,29 @@ async def die_resuming(site: Site) -> None:
     await die_deciding(site, "resume", waiting)
     [job] = await work_on(site, waiting)
     await check(site, job, doubt=False)
+
+
+async def die_joining(site: Site) -> None:
+    """Without a hello: clips are made in the server all the same, and whoever looks again knows it."""
+    await die_deciding(site, "join", await ask_in_the_server(site))
+    assert await site.animatic.bot.servers.present() == [GUILD_ID]
+    [job] = await site.animatic.store.open_jobs()
+    await deliver(site, [job])
+    assert not await site.animatic.bot.servers.joined(GUILD_ID)
+    await site.check_jobs()
+
+
+async def die_asking_in_vain(site: Site) -> None:
+    """Discord takes no card: nothing is made, and nothing of it is counted or reserved any more."""
+    job = await ask_in_the_server(site)
+    await deliver(site, [job])
+    posting = f"/channels/{site.channel}/messages"
+    site.discord.faults.append(Fault("POST", posting, status=403, code=50013))
+    await die_deciding(site, "ask_in_vain", job)
+    assert await site.animatic.store.open_jobs() == []
+    await deliver(site, [await ask_in_the_server(site, "dunes")])
+    assert len(site.provider.creates) == 2
+    await site.check_jobs()
 
 
 async def die_leaving(site: Site, what: str) -> None:
@@ -848,18 +882,22 @@ async def die_forgetting(site: Site) -> None:
 
 
 WHAT_FOLLOWS = {
-    "block": die_blocking,
+    "block": partial(die_blocking, what="block"),
+    "block_one_by_one": partial(die_blocking, what="block_one_by_one"),
     "unblock": die_unblocking,
     "report": die_reporting,
-    "tell": die_telling,
+    "tell": partial(die_telling, what="tell"),
+    "tell_and_note": partial(die_telling, what="tell_and_note"),
     "keep": die_keeping,
     "remove": die_removing,
     "remove_and_block": partial(die_removing, block=True),
     "change": die_changing_settings,
     "pause": die_pausing,
     "resume": die_resuming,
+    "join": die_joining,
     "leave": partial(die_leaving, what="leave"),
     "left": partial(die_leaving, what="left"),
+    "ask_in_vain": die_asking_in_vain,
     "propose": die_proposing,
     "vote": die_voting,
     "reveal": die_revealing,
@@ -1084,7 +1122,7 @@ async def test_a_process_may_die_at_a_click(database: str, discord: DiscordServe
         for click, row in CLICK_ROWS
     }
     for route in CLICK_ROUTES:
-        for why, row in TAKEN_AWAY.items():
+        for why, row in TAKEN_AWAY:
             rows[f"{route} {why}, {row}"] = (route, partial(die_taking_away, why=why, row=row))
     await live_through_all(database, discord, tmp_path, rows)
 

@@ -714,6 +714,7 @@ class Desk:
         """None of these is started; the cards that stand already say so."""
         for number, draft in enumerate(drafts):
             moved = await self._store.advance(draft, Cancelled(), self._now())
+            reach("desk.dropped")
             if moved and number < len(cards):
                 await self._announcer.draw(moved.but(card_id=cards[number]), Waiting())
 
@@ -806,6 +807,7 @@ class Desk:
             if job.state in CANCELLABLE and (
                 moved := await self._store.advance(job, Cancelled(), self._now())
             ):
+                reach("desk.called_off")
                 cancelled += 1
                 await self._announcer.draw(moved, Waiting())
         self._wake()

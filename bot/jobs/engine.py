@@ -500,6 +500,7 @@ class Engine:
                 if await self._announcer.erase(job, post=post) or late:
                     reach("engine.erased")
                     await self._members.forgotten(job)
+                    reach("engine.forgotten")
         finally:
             self._forgetting = False
 
@@ -508,6 +509,7 @@ class Engine:
         if await self._announcer.take_down(job):
             reach("engine.taken_down")
             await self._moderation.cleared(job.id, self._now())
+            reach("engine.take_down_noted")
 
     async def _show_result(self, comparison: Comparison) -> None:
         """Close the vote when it is time, and draw the result: again and again while Discord is away, for a day."""
@@ -520,6 +522,7 @@ class Engine:
         if late or found is None or await self._announcer.show_result(comparison, found, votes):
             reach("engine.result_drawn")
             await self._comparisons.done(comparison.id, now)
+            reach("engine.result_noted")
 
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""

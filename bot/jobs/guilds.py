@@ -240,7 +240,9 @@ class Guilds:
     async def joined(self, guild_id: int) -> bool:
         """The bot is in this server. Whether it was not before; what was decided then holds again."""
         self._kept.pop(guild_id, None)
-        return await self._store.guild_joined(guild_id)
+        new = await self._store.guild_joined(guild_id)
+        reach("guilds.joined")
+        return new
 
     async def present(self) -> list[int]:
         """The servers that the bot is in, as far as it has noticed; those with clips that wait, at least."""

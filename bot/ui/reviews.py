@@ -175,6 +175,7 @@ async def tell_moderators(bot: "AnimaticBot", case: Case) -> bool:
         else:
             reach("reviews.sent")
             await bot.safety.shown(case, channel_id, shown.id)
+            reach("reviews.noted")
             return True
     return False
 
