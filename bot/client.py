@@ -118,8 +118,9 @@ class AnimaticBot(commands.AutoShardedBot):
         await self._sync_when_changed()
 
     async def write_down(self, guild_id: int, lines: Sequence[str], *channel_ids: int | None) -> bool:
-        """Write lines into channels of a server's moderators; they ping nobody. Whether all stand there. Never raises."""
-        written = True
+        """Write lines into channels of a server's moderators; they ping nobody. Whether Discord has answered for good. Never
+        raises."""
+        answered = True
         for channel_id in dict.fromkeys(one for one in channel_ids if one is not None):
             channel = self.get_partial_messageable(channel_id, guild_id=guild_id)
             try:
@@ -127,8 +128,8 @@ class AnimaticBot(commands.AutoShardedBot):
                     await channel.send(line, allowed_mentions=discord.AllowedMentions.none())
             except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
                 log.info("not_written_down", guild=guild_id, error=type(error).__name__)
-                written = False
-        return written
+                answered = answered and isinstance(error, discord.NotFound | discord.Forbidden)
+        return answered
 
     async def was_removed_from(self, guild_id: int) -> bool:
         """Whether Discord itself says, asked now, that the bot is not in this server."""

@@ -728,8 +728,8 @@ class Desk:
             budgets.admit(budget, spent, price_cents, now=now, currency=self.menu.currency)
 
     async def _tell_of_marks(self, who: Who, load: Load | None, price_cents: int) -> None:
-        """Tell those who mind a budget that half, most or all of it is spent, by now: once each, so that `alert` looks
-        whether they were told already. Whoever was to tell them may have died."""
+        """Have those who mind a budget told that half, most or all of it is spent by now. `alert` does it once: whoever came to
+        that mark first may have died before."""
         for budget, spent in (load.spent if load else {}).items():
             mark = budgets.reached(budget, spent.more(price_cents))
             if mark and budget.scope in (Scope.SERVER, Scope.ALL):

@@ -72,9 +72,7 @@ GRACE = timedelta(seconds=75)  # longer than any paid call may take
 LONGEST_PAUSE = timedelta(minutes=5)
 OLD_FILE = timedelta(hours=1)
 FINISHED_WITHIN = timedelta(days=1)
-TOLD_WITHIN = timedelta(
-    minutes=15
-)  # of ends whose process may have died before it told, at a start or a death
+TOLD_WITHIN = timedelta(minutes=15)  # before a start or a death: what ended then may not have been told
 LEAST_FREE = 200 * 1024 * 1024  # bytes of the disk, about the largest clip: with less, nothing new is begun
 DRAWN_QUEUE = 10
 MOST_RESUMED = 50  # jobs of one rescue that are asked for in the same second

@@ -1280,10 +1280,8 @@ def _may_pass(error: Exception) -> bool:
     """The database was away, or asks for the transaction again."""
     if isinstance(error, DBAPIError):
         code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-        known = isinstance(error, OperationalError | InterfaceError)
-        known = known or isinstance(
-            error.orig, AsyncAdapt_asyncpg_dbapi.InternalClientError
-        )  # being closed just now
+        closing = isinstance(error.orig, AsyncAdapt_asyncpg_dbapi.InternalClientError)
+        known = closing or isinstance(error, OperationalError | InterfaceError)
         return known or error.connection_invalidated or code in AGAIN or str(code)[:2] in AWAY
     return isinstance(error, OSError | PoolTimeoutError)
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+LONGEST_NONCE = 25  # characters (resources/message, Create Message)
 T = TypeVar("T")
 
 LEAST_UPLOAD_LIMIT = 1024 * 1024
@@ -198,7 +199,7 @@ class DiscordAnnouncer:
         return await self._write_to_owner(cards.budget_spent(budget, mark, self._menu.currency, self._now()))
 
     async def tell_server_of_budget(self, channel_id: int, guild_id: int, budget: Budget, mark: int) -> bool:
-        """The same of what one server may spend, in the channel of its moderators. Never raises."""
+        """The same of what one server may spend, in the channel of its moderators."""
         text = cards.budget_spent(budget, mark, self._menu.currency, self._now())
         return await self._bot.write_down(guild_id, [text], channel_id)
 
@@ -536,9 +537,6 @@ def _keep(known: dict[str, T], job_id: str, value: T) -> None:
     known[job_id] = value
     while len(known) > MOST_DRAWN:
         del known[next(iter(known))]
-
-
-LONGEST_NONCE = 25
 
 
 def _is_final(error: discord.HTTPException) -> bool:

@@ -88,6 +88,42 @@ async def test_the_owner_is_told_all_the_same(world: World, *, died: bool) -> No
     assert world.announcer.told == [("makevid", Cause.BAD_KEY)]
 
 
+async def test_what_is_over_stays_over(store: Store, clock: Clock) -> None:
+    """The owner's message took long: meanwhile another process found that the route works again, or is in trouble anew."""
+    here, there = Health(store, now=clock.now), Health(store, now=clock.now)
+    trouble = await here.failed("makevid", ProviderRejected(Cause.BAD_KEY))
+    assert trouble
+    await there.refresh()
+    await there.works_again("makevid")
+
+    await here.told("makevid", trouble)
+    await here.refresh()
+    assert here.trouble("makevid") is None
+
+    clock.pass_by(minutes=1)
+    anew = await there.failed("makevid", ProviderRejected(Cause.NO_CREDIT))
+    await here.refresh()
+    await here.told("makevid", trouble)
+    await there.refresh()
+    assert there.trouble("makevid") == anew
+
+
+async def test_a_probe_and_a_message_at_the_same_time(store: Store, clock: Clock) -> None:
+    """Of two that change a note, none undoes what the other wrote."""
+    here, there = Health(store, now=clock.now), Health(store, now=clock.now)
+    trouble = await here.failed("makevid", ProviderRejected(Cause.BAD_KEY))
+    assert trouble
+    await there.refresh()
+    await there.tried("makevid", ProviderRejected(Cause.BAD_KEY))
+
+    await here.told("makevid", trouble)
+
+    await there.refresh()
+    found = there.trouble("makevid")
+    assert found
+    assert (found.tries, found.told) == (1, True)
+
+
 async def test_an_empty_account_is_asked_for_its_balance(world: World) -> None:
     """A good key is not enough: as long as nothing is left there, nothing is submitted."""
     world.provider.on_submit.extend([ProviderRejected(Cause.NO_CREDIT)] * 2)

@@ -13,7 +13,7 @@ from bot.jobs.budgets import Budget, Scope, Spent, Stretch, reached
 from bot.jobs.health import Trouble
 from tests.conftest import Clock
 from tests.providers.test_http import closed_port
-from tests.servers.discord import OWNER_ID, TOKEN, DiscordServer, Fault
+from tests.servers.discord import CHANNEL_ID, GUILD_ID, OWNER_ID, TOKEN, DiscordServer, Fault
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -98,3 +98,30 @@ async def test_a_budget_that_is_spent_while_discord_is_away(
 def test_a_budget_of_nothing_is_no_news() -> None:
     """It is spent from the start: only what is free is made."""
     assert reached(Budget(scope=Scope.SERVER, stretch=Stretch.DAY, cents=0), Spent(clips=1)) is None
+
+
+async def test_moderators_without_a_channel_are_not_written_to_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discord does not let the bot write there: one refusal, not one a minute."""
+    config = Config(
+        store=StoreSettings(url=f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}"),
+        data=DataSettings(folder=tmp_path),
+    )
+    clock = Clock()
+    day = Budget(scope=Scope.SERVER, stretch=Stretch.DAY, cents=100)
+    async with DiscordServer() as discord, root.build(config, now=clock.now) as animatic:
+        monkeypatch.setattr(Route, "BASE", discord.api_base)
+        animatic.bot.serves_commands = False
+        async with animatic.bot:
+            await root.log_in(animatic.bot, TOKEN)
+            await animatic.bot.servers.change(GUILD_ID, audit_channel=CHANNEL_ID)
+            discord.faults.append(Fault("POST", "/messages", status=403, code=50013))
+            for _ in range(3):
+                await animatic.desk._alert(GUILD_ID, day, 50)
+                clock.pass_by(minutes=5)
+            assert discord.visible == []
+            await animatic.desk._alert(GUILD_ID, day, 80)
+
+        [message] = discord.visible
+    assert message.channel_id == CHANNEL_ID
