@@ -224,7 +224,6 @@ def alerts(
             if any(at == began and int(key.removeprefix(kind)) >= mark for key, at in told.items()):
                 return
             if await tell(guild_id, budget, mark):
-                reach("alerts.told")
                 await store.remember(f"{kind}{mark}", began)
             else:
                 not_before[kind] = now() + TOLD_AGAIN_AFTER
@@ -536,6 +535,7 @@ async def keep_alive_file(path: Path, engine: Engine) -> None:
             with suppress(OSError):  # a full or read-only disk shows as an old file
                 await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
                 await asyncio.to_thread(path.touch)
+                reach("alive.touched")
         await asyncio.sleep(ALIVE_EVERY)
 
 

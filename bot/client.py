@@ -12,6 +12,7 @@ from discord.ext import commands
 from discord.gateway import DiscordWebSocket
 from yarl import URL
 
+from bot.failpoints import reach
 from bot.jobs.archive import Archive
 from bot.jobs.comparing import Comparing
 from bot.jobs.desk import Desk
@@ -54,6 +55,19 @@ PERMISSIONS = discord.Permissions(
 )
 
 
+def watched() -> aiohttp.TraceConfig:
+    """A fail point behind every request that has changed something at Discord: `POST messages`, `PUT reactions`, …"""
+
+    async def answered(_session: object, _context: object, request: aiohttp.TraceRequestEndParams) -> None:
+        if request.method != "GET" and request.response.ok:
+            words = [part for part in request.url.path.split("/") if part.isascii() and part.isalpha()]
+            reach("discord.answered", f"{request.method} {words[-1]}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(answered)
+    return trace
+
+
 class Tree(app_commands.CommandTree["AnimaticBot"]):
     """Every command's errors end in `bot.ui.answer`, like those of buttons and modals."""
 
@@ -94,6 +108,7 @@ class AnimaticBot(commands.AutoShardedBot):
             max_ratelimit_timeout=30.0,  # what takes longer is tried later, after a look: a nonce is kept for minutes only
             shard_ids=shard_ids,  # type: ignore[arg-type]  # any sequence will do, None for all
             shard_count=shard_count,
+            http_trace=watched(),
         )
         self._store = store
         self.command_ids: dict[str, int] = {}

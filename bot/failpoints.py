@@ -1,83 +1,38 @@
 """Named places where a test can end or halt the process at once. They exist for the kill matrix, and do nothing else.
 
-After every await that changes the world stands a `reach("name")`. With ANIMATIC_FAIL_AT=name in the
-environment the process dies there as by SIGKILL; `name:3` lets it pass twice first, and `name/Posted` ends it only with that
-move. With ANIMATIC_HALT_AT it stands still there, as a machine that sleeps, until somebody sends it SIGCONT.
-tests/test_kill_matrix.py dies at each, sleeps at each, and sees that nothing is lost and nothing is paid twice.
+Behind every transaction stands `store.committed`, behind every request that changed something at Discord `discord.answered`, and
+behind every POST to a route `route.answered`: each where all of its kind pass, so that a new one cannot be without. Which of
+them it was is the move: `store.committed/Posted`, `store.committed/Store.claim`, `discord.answered/PATCH messages`. The others
+stand behind what files are written or taken away, and where a job is about to change something.
+
+With ANIMATIC_FAIL_AT=name in the environment the process dies there as by SIGKILL; `name:3` lets it pass twice first, and
+`name/move` ends it only with that move. With ANIMATIC_HALT_AT it stands still there, as a machine that sleeps, until somebody
+sends it SIGCONT. tests/test_kill_matrix.py dies at each, sleeps at each, and sees that nothing is lost and nothing is paid twice.
 """
 
 import os
 import signal
 
 FAIL_POINTS = (
-    "desk.drafted",
-    "desk.pair_drafted",
-    "desk.card_posted",
-    "desk.dropped",
-    "desk.queued",
-    "desk.cancelled",
-    "desk.called_off",
-    "desk.tried_again",
-    "desk.let_go",
-    "desk.redelivered",
-    "desk.post_deleted",
-    "desk.withheld",
-    "desk.owner_asked",
-    "desk.allowed",
-    "desk.to_be_forgotten",
-    "desk.left",
-    "comparing.proposed",
-    "comparing.voted",
-    "comparing.revealed",
-    "guilds.changed",
-    "guilds.paused",
-    "guilds.left",
-    "guilds.joined",
-    "safety.blocked",
-    "safety.unblocked",
-    "safety.reported",
-    "safety.decided",
-    "reviews.sent",
-    "reviews.noted",
-    "health.noted",
-    "alerts.told",
-    "engine.beaten",
-    "engine.rescued",
-    "engine.claimed",
+    "store.migrated",
+    "store.uncommitted",
+    "store.committed",
+    "discord.answered",
+    "route.answered",
     "engine.pictures",
     "engine.paying",
-    "makevid.answered",
-    "engine.answered",
     "engine.looked_up",
     "engine.checked",
     "engine.checked_many",
     "http.saved",
     "engine.fetched",
+    "engine.other_fetched",
     "announcer.fitted",
     "engine.found",
-    "engine.posted",
-    "engine.posted_privately",
-    "engine.other_fetched",
-    "engine.pair_begun",
-    "engine.pair_posted",
-    "engine.pair_noted",
-    "engine.parted",
-    "engine.revealed",
-    "engine.result_drawn",
-    "engine.result_noted",
-    "store.uncommitted",
-    "engine.settled",
-    "announcer.card_drawn",
-    "announcer.reacted",
-    "announcer.card_deleted",
     "engine.cleared",
-    "engine.owner_told",
-    "engine.erased",
-    "engine.forgotten",
-    "engine.taken_down",
-    "engine.take_down_noted",
+    "engine.file_cleared",
     "engine.stopped",
-    "engine.released",
+    "alive.touched",
 )
 
 KILLED = 137  # as a shell tells of SIGKILL

@@ -109,6 +109,10 @@ async def change(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
     await animatic.bot.servers.change(GUILD_ID, most_cents=1)
 
 
+async def note(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
+    await animatic.bot.note(GUILD_ID, ["Somebody has changed the settings."])
+
+
 async def pause(animatic: root.Animatic, _channel: int, _job_id: str) -> None:
     await animatic.bot.servers.pause(GUILD_ID, True)
 
@@ -163,6 +167,14 @@ async def delete(animatic: root.Animatic, channel: int, job_id: str) -> None:
     await desk.delete_post(who, job_id, job.post_id or 0)
 
 
+async def delete_card(animatic: root.Animatic, channel: int, job_id: str) -> None:
+    """As the gateway tells of it, when the message is gone."""
+    job = await animatic.desk.job(job_id)
+    assert job.card_id
+    await animatic.bot.http.delete_message(channel, job.card_id)
+    await animatic.desk.card_deleted(job.card_id)
+
+
 async def forget(animatic: root.Animatic, channel: int, _job_id: str) -> None:
     await animatic.desk.forget(asker(channel), posts=True)
 
@@ -172,20 +184,18 @@ Doing = Callable[[root.Animatic, int, str], Awaitable[object]]
 ASKED = {"animate": animate, "compare": compare}
 DECIDED: dict[str, Doing] = {
     "block": block,
-    "block_one_by_one": block,
     "unblock": unblock,
     "report": report,
     "tell": report,
-    "tell_and_note": report,
     "keep": keep,
     "remove": remove,
     "remove_and_block": remove_and_block,
     "change": change,
+    "note": note,
     "pause": pause,
     "resume": resume,
     "join": join,
     "leave": leave,
-    "left": leave,
     "propose": propose,
     "vote": vote,
     "reveal": reveal,
@@ -195,6 +205,7 @@ DECIDED: dict[str, Doing] = {
     "alert": ask,
     "ask_in_vain": ask,
     "delete": delete,
+    "delete_card": delete_card,
     "forget": forget,
 }
 CLICKED = {"cancel": cancel, "try_again": try_again, "let_go": let_go, "redeliver": redeliver}

@@ -24,6 +24,8 @@ from bot.jobs.machine import Begun, Job
 from bot.jobs.store import Store, open_store
 from bot.jobs.tables import metadata
 
+pytest.register_assert_rewrite("tests.matrix")  # else a row that fails does not say what it found
+
 FIRST = ("test_demo.py", "test_kill_matrix.py", "test_shards.py")
 
 

@@ -40,12 +40,22 @@ class Site:
     animatic: root.Animatic
     processes: list[Forked]
     slots: int = 10
+    stale: int = STALE_SECONDS
     shards: Mapping[str, int] = field(default_factory=dict)
+    fallback: MakevidServer | KlingServer | None = None  # the model's other way
 
     def config(self, machine: str) -> Path:
         """Of one machine: all is shared but the folder of clips, and the shard."""
         path, shard = self.folder / f"{machine}.toml", self.shards.get(machine)
         shards = "" if shard is None else f"shard_ids = [{shard}]\nshard_count = {len(self.shards)}"
+        fallback, its_route = "", ""
+        if self.fallback:
+            other = "kling" if self.route == "makevid" else "makevid"
+            fallback = f'fallback = "{other}"\nfallback_variant = "{VARIANTS[other]}"'
+            its_route = (
+                f'[routes.{other}]\napi_key = "test-key"\nbase_url = "{self.fallback.base_url}"\n'
+                "first_poll_seconds = 0.2"
+            )
         path.write_text(
             f"""
             [discord]
@@ -59,7 +69,7 @@ class Site:
             [network]
             allow_private_addresses = true
             [engine]
-            stale_after = {STALE_SECONDS}
+            stale_after = {self.stale}
             [animate]
             active_per_member = 1000
             active_total = 1000
@@ -72,10 +82,12 @@ class Site:
             route = "{self.route}"
             variant = "{VARIANTS[self.route]}"
             price = 0.07
+            {fallback}
             [models.other]
             route = "{self.route}"
             variant = "{OTHERS[self.route]}"
             price = 0.07
+            {its_route}
             """
         )
         return path

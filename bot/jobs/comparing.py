@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import structlog
 
 from bot.errors import Refusal
-from bot.failpoints import reach
 from bot.jobs.announcing import Announcer, Pictures
 from bot.jobs.budgets import money
 from bot.jobs.comparisons import PROPOSED_FOR, Choice, Comparison, Comparisons, Duel
@@ -142,7 +141,6 @@ class Comparing:
             asked=json.dumps(asked),
         )
         await self._comparisons.propose(comparison)
-        reach("comparing.proposed")
         return comparison
 
     async def start(
@@ -171,7 +169,6 @@ class Comparing:
         comparison = await self._known(who, comparison_id)
         if not await self._comparisons.vote(comparison_id, who.id, choice, self._desk.now()):
             raise Refusal("The vote is over: the result is shown.")
-        reach("comparing.voted")
         return comparison
 
     async def reveal(self, who: Who, comparison_id: str) -> None:
@@ -181,7 +178,6 @@ class Comparing:
             raise Refusal(f"Only <@{comparison.asker_id}> and moderators can end the vote.")
         now = self._desk.now()
         await self._comparisons.reveal(comparison_id, now)
-        reach("comparing.revealed")
         log.info("comparison_revealed", comparison=comparison_id)
         found = await self._comparisons.jobs_of(comparison)
         votes = await self._comparisons.votes(comparison_id)

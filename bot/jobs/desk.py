@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import structlog
 
 from bot.errors import PrivateRefusal, Refusal
-from bot.failpoints import reach
 from bot.jobs import budgets
 from bot.jobs.announcing import Announcer, CannotPost, PictureGone, Pictures, PostLater, Waiting
 from bot.jobs.budgets import Budget, Scope
@@ -571,7 +570,6 @@ class Desk:
             if who.interaction_id and (known := await self._store.by_interaction(who.interaction_id)):
                 return known
             raise Refusal(f"You already have this clip in the queue once. {FREE}") from None
-        reach("desk.drafted")
         [moved] = await self._open(who, [draft], pictures, parent)
         await self._tell_of_marks(who, seen[-1] if seen else None, plan.price_cents)
         return moved
@@ -603,7 +601,6 @@ class Desk:
             await self._comparisons.start(comparison, *_shuffled(a, b), admit=admit, budgets=limited_by)
         except AlreadyThere:
             raise Refusal("This comparison has been started already.") from None
-        reach("desk.pair_drafted")
         moved = await self._open(who, [a, b], pictures)
         for load, job in zip(seen[-2:], moved, strict=True):
             await self._tell_of_marks(who, load, job.price_cents)
@@ -663,7 +660,6 @@ class Desk:
             for draft in drafts:
                 queued = draft.but(state=State.QUEUED)
                 cards.append(await self._post_card(queued, pictures))
-                reach("desk.card_posted")
         except CannotPost as problem:
             await self._drop(drafts, cards)
             logger.warning("card_not_posted", job=drafts[0].id, cause=problem.cause)
@@ -681,7 +677,6 @@ class Desk:
             raise
         moves = [self._queue(draft, card_id) for draft, card_id in zip(drafts, cards, strict=True)]
         moved = await asyncio.gather(*moves)
-        reach("desk.queued")
         for job in moved:
             logger.info("job_queued", job=job.id, model=job.model, guild=job.guild_id, asker=job.asker_id)
         try:  # whoever blocks or takes down meanwhile calls off only what they see waiting
@@ -714,7 +709,6 @@ class Desk:
         """None of these is started; the cards that stand already say so."""
         for number, draft in enumerate(drafts):
             moved = await self._store.advance(draft, Cancelled(), self._now())
-            reach("desk.dropped")
             if moved and number < len(cards):
                 await self._announcer.draw(moved.but(card_id=cards[number]), Waiting())
 
@@ -807,7 +801,6 @@ class Desk:
             if job.state in CANCELLABLE and (
                 moved := await self._store.advance(job, Cancelled(), self._now())
             ):
-                reach("desk.called_off")
                 cancelled += 1
                 await self._announcer.draw(moved, Waiting())
         self._wake()
@@ -927,7 +920,6 @@ class Desk:
                     f"Here the owner of a picture is asked first, and I could not ask <@{author_id}> in this "
                     f"channel. {FREE}"
                 )
-            reach("desk.owner_asked")
         raise Refusal(
             f"Here the owner of a picture is asked first. I have asked <@{author_id}>; when they allow it, I "
             f"tell you, and you can start once more. {FREE}"
@@ -937,7 +929,6 @@ class Desk:
         """Let somebody use this person's pictures in this server for a day."""
         if who.guild_id:
             await self._members.allow(who.guild_id, who.id, asker_id, self._now() + ALLOWED_FOR)
-            reach("desk.allowed")
             self._asked.pop((who.guild_id, who.id, asker_id), None)
 
     async def require_consent_for(self, who: Who, parent: Job) -> None:
@@ -957,7 +948,6 @@ class Desk:
         moved = await self._store.advance(job, Cancelled(), self._now())
         if moved is None:
             return await self.cancel(who, job_id)  # it moved while we looked: ask its new state
-        reach("desk.cancelled")
         await self._announcer.draw(moved, Waiting())
         self._wake()
         return moved
@@ -970,7 +960,6 @@ class Desk:
         cancelled = 0
         for job in await self._store.waiting_in(guild_id):
             cancelled += await self._store.advance(job, Cancelled(), self._now()) is not None
-        reach("desk.left")
         self._wake()
         return cancelled
 
@@ -1008,7 +997,6 @@ class Desk:
             raise Refusal("You have this clip in the queue once more already.") from None
         if moved is None:  # by this very click, perhaps, and on since then: a new doubt is not what they saw
             raise Refusal("There is nothing to try again here any more.")
-        reach("desk.tried_again")
         await self._announcer.draw(moved, Waiting(place=await self._store.place(moved)))
         self._wake()
         await self._tell_of_marks(who, seen[-1] if seen else None, job.price_cents)
@@ -1023,7 +1011,6 @@ class Desk:
         moved = await self._store.advance(job, GaveUp(), self._now())
         if moved is None:
             return await self.let_go(who, job_id)
-        reach("desk.let_go")
         await self._announcer.draw(moved, Waiting())
         return moved
 
@@ -1034,7 +1021,6 @@ class Desk:
     async def withhold_pictures(self, who: Who, withheld: bool) -> None:
         """Keep others from animating this person's pictures from now on, or let them."""
         await self._members.withhold_pictures(who.id, self._now() if withheld else None)
-        reach("desk.withheld")
 
     def require_oneself(self, who: Who, member_id: int) -> None:
         """Raises Refusal where only the person themselves may decide."""
@@ -1052,7 +1038,6 @@ class Desk:
                 await self.cancel(who, job.id)
                 cancelled += 1
         await self._members.forget(who.id, self._now(), posts=posts)
-        reach("desk.to_be_forgotten")
         logger.info("member_to_be_forgotten", asker=who.id)
         self._wake()
         return Forgetting(cancelled=cancelled, under_way=await self._members.under_way(who.id))
@@ -1095,7 +1080,6 @@ class Desk:
             ) from None
         if moved is None:
             return await self.redeliver(who, job_id)
-        reach("desk.redelivered")
         logger.info("job_redelivered", job=moved.id, state=moved.state)
         self._wake()
         return moved
@@ -1115,7 +1099,6 @@ class Desk:
                 "I could not delete the post. Please try again in a while, or ask a moderator to delete it and to check my "
                 "permissions here."
             )
-        reach("desk.post_deleted")
         logger.info("post_deleted", job=job.id, by=who.id)
         return job
 

@@ -189,7 +189,6 @@ class Engine:
         """
         rescued = await self._ownership.rescue()
         for number, job in enumerate(rescued):
-            reach("engine.rescued")
             with structlog.contextvars.bound_contextvars(job=job.id):
                 log.info("job_taken_over", state=job.state, recoveries=job.recoveries)
                 if job.state in (State.RENDERING, State.POSTING):
@@ -236,7 +235,6 @@ class Engine:
             await asyncio.gather(beating, return_exceptions=True)
         reach("engine.stopped")
         await self.hand_back()
-        reach("engine.released")
 
     async def _keep_beating(self) -> None:
         while True:
@@ -299,7 +297,6 @@ class Engine:
         now = self._now()
         self._mind_the_clock(now)
         await self._ownership.beat()
-        reach("engine.beaten")
         if not self._ownership.may_work:
             return 0
         if self._next_sweep is None or now >= self._next_sweep:
@@ -332,7 +329,6 @@ class Engine:
             slots, worker = self._slots(route), self._ownership.worker
             claimed = await self._store.claim(route, slots=slots, worker=worker, now=now)
             for job in claimed:
-                reach("engine.claimed")
                 self._start(self._work(job), job.id)
             if claimed:
                 self._line_moved.add(route)
@@ -496,31 +492,24 @@ class Engine:
             for job, post in some:
                 late = self._now() - job.changed_at > FINISHED_WITHIN
                 if await self._announcer.erase(job, post=post) or late:
-                    reach("engine.erased")
                     await self._members.forgotten(job)
-                    reach("engine.forgotten")
         finally:
             self._forgetting = False
 
     async def _take_down(self, job: Job) -> None:
         """Once more, the post of a clip that moderators took away."""
         if await self._announcer.take_down(job):
-            reach("engine.taken_down")
             await self._moderation.cleared(job.id, self._now())
-            reach("engine.take_down_noted")
 
     async def _show_result(self, comparison: Comparison) -> None:
         """Close the vote when it is time, and draw the result: again and again while Discord is away, for a day."""
         now = self._now()
         await self._comparisons.reveal(comparison.id, now)
-        reach("engine.revealed")
         late = comparison.revealed_at is not None and now - comparison.revealed_at > DRAWN_WITHIN
         found = await self._comparisons.jobs_of(comparison)
         votes = await self._comparisons.votes(comparison.id)
         if late or found is None or await self._announcer.show_result(comparison, found, votes):
-            reach("engine.result_drawn")
             await self._comparisons.done(comparison.id, now)
-            reach("engine.result_noted")
 
     async def _sweep_files(self) -> None:
         """Clear away clips and left-overs that no job will ask for again. Bounded by what lies there."""
@@ -536,6 +525,7 @@ class Engine:
             )
             if not kept or path.suffix != ".mp4" or path.stem.startswith("."):
                 await asyncio.to_thread(path.unlink, missing_ok=True)
+                reach("engine.file_cleared")
                 log.info("file_cleared_away", file=path.name)
 
     def _old_files(self) -> list[Path]:
@@ -618,7 +608,6 @@ class Engine:
         try:
             reach("engine.paying")
             accepted = await self._providers[job.route].submit(request)
-            reach("engine.answered")
         except ProviderBusy as busy:
             return self._busy(job, busy.retry_after or BUSY_PAUSE), busy
         except ProviderRejected as rejected:
@@ -648,7 +637,6 @@ class Engine:
 
         async def tell() -> None:
             if await self._announcer.tell_owner(route, trouble):
-                reach("engine.owner_told")
                 await self._health.told(route, trouble)
 
         if (telling := f"tell of {route}") not in self._in_hand:
@@ -886,7 +874,6 @@ class Engine:
             await self._fetch(job, clip)
             reach("engine.fetched")
             post_id = await self._announcer.post(job, clip, await self._pictures_for_post(job), ours)
-            reach("engine.posted")
         return post_id
 
     async def _fetch(self, job: Job, clip: Path) -> None:
@@ -947,14 +934,12 @@ class Engine:
         if not await self._comparisons.begin(comparison.id, began):
             self._schedule.soon(job.id, timedelta(0))
             return None
-        reach("engine.pair_begun")
         clips = ((job, clip), (other, self._clip_of(other)))
         pictures = await self._pictures_for_post(job)
         try:
             post_id = await self._announcer.post_together(
                 comparison.id, clips, pictures, began + VOTING, ours
             )
-            reach("engine.pair_posted")
         except CannotPost as refused:
             log.warning("comparison_not_posted", comparison=comparison.id, cause=refused.cause)
             await self._part(pair)
@@ -966,7 +951,6 @@ class Engine:
     async def _posted_both(self, comparison: Comparison, other: Job, post_id: int, began: datetime) -> int:
         """Note the message that has both clips, and that its vote ends when it says."""
         await self._comparisons.posted(comparison.id, post_id, began + VOTING)
-        reach("engine.pair_noted")
         self.hint(other.id)
         return post_id
 
@@ -999,7 +983,6 @@ class Engine:
         if not await self._comparisons.spoil(pair.comparison.id, self._now(), begun=begun):
             self._schedule.soon(pair.job.id, timedelta(seconds=5))
             return None
-        reach("engine.parted")
         log.info("comparison_spoiled", comparison=pair.comparison.id)
         if pair.other is not None:
             await self._tell(pair.other.but(sealed=False))
@@ -1017,7 +1000,6 @@ class Engine:
             return SentBack()
         try:
             channel_id, post_id = await self._announcer.post_privately(job, clip, cause, ours)
-            reach("engine.posted_privately")
         except CannotPost:
             return CouldNotPost(cause)
         except PostLater as later:  # the cause stays: it may be there, and is looked for there first
@@ -1074,7 +1056,6 @@ class Engine:
         None: someone else moved the job, we stop quietly.
         """
         moved = await self._store.advance(job, outcome, self._now(), surely=True)
-        reach("engine.settled", type(outcome).__name__)
         if moved is None or moved.state is not State.POSTING:
             self._renewed.pop(job.id, None)
         if moved is None and isinstance(outcome, Accepted):

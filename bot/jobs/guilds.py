@@ -13,7 +13,6 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bot.errors import Refusal
-from bot.failpoints import reach
 from bot.jobs.budgets import Budget, Scope, Stretch
 from bot.jobs.limits import RequeueRules
 from bot.jobs.rules import BadPattern, compiled
@@ -223,14 +222,12 @@ class Guilds:
             return after.model_dump_json(include=after.differing_from(usual))
 
         await self._store.change_guild(guild_id, decide)
-        reach("guilds.changed")
         self._kept.pop(guild_id, None)
         return seen[-1]
 
     async def pause(self, guild_id: int | None, paused: bool) -> bool:
         """Start nothing new in a server (None: in all) from now on, or start again. Whether that is a change."""
         changed = await self._store.pause(guild_id, self._now() if paused else None)
-        reach("guilds.paused")
         if guild_id is None:
             self._kept.clear()
         self._kept.pop(guild_id, None)
@@ -240,9 +237,7 @@ class Guilds:
     async def joined(self, guild_id: int) -> bool:
         """The bot is in this server. Whether it was not before; what was decided then holds again."""
         self._kept.pop(guild_id, None)
-        new = await self._store.guild_joined(guild_id)
-        reach("guilds.joined")
-        return new
+        return await self._store.guild_joined(guild_id)
 
     async def present(self) -> list[int]:
         """The servers that the bot is in, as far as it has noticed; those with clips that wait, at least."""
@@ -256,7 +251,6 @@ class Guilds:
         """The bot is no longer in this server: what was decided is kept for a while."""
         self._kept.pop(guild_id, None)
         await self._store.guild_left(guild_id, self._now())
-        reach("guilds.left")
 
     def _read(self, guild_id: int | None, decided: str) -> GuildSettings:
         try:

@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 import structlog
 
 from bot.errors import Cause, ProviderBusy, ProviderError
-from bot.failpoints import reach
 from bot.jobs.store import Store
 
 log = structlog.get_logger(__name__)
@@ -123,7 +122,6 @@ class Health:
         trouble = Trouble(cause=cause, since=now, until=now + PAUSES[for_owner])
         log.warning("route_in_trouble", route=route, cause=cause)
         first = await self._store.remember_first(f"trouble:{route}", text := trouble.to_json())
-        reach("health.noted")
         self._open[route], self._noted[route] = trouble, text
         return trouble if first else None
 

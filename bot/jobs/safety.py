@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 import structlog
 
 from bot.errors import Refusal
-from bot.failpoints import reach
 from bot.jobs.announcing import Announcer
 from bot.jobs.desk import Desk, Who
 from bot.jobs.machine import IN_LINE, NOBODY, Job, State
@@ -73,7 +72,6 @@ class Safety:
             raise Refusal("You cannot block yourself.")
         block = self._block(who, guild_id, member_id, reason, lasting)
         await self._moderation.block(block)
-        reach("safety.blocked")
         return await self._call_off_for(block)
 
     def _block(
@@ -103,7 +101,6 @@ class Safety:
         """Whether they were blocked there. Raises Refusal."""
         guild_id = None if everywhere else _moderated(who)
         was = await self._moderation.unblock(guild_id, member_id, self._now())
-        reach("safety.unblocked")
         log.info("member_unblocked", guild=guild_id, member=member_id, by=who.id, was=was)
         return was
 
@@ -145,7 +142,6 @@ class Safety:
         said = " ".join(words.split())[:LONGEST_WORDS] or None
         # What was said before, when there was nobody to tell, is only told once more.
         await self._moderation.report(job, who.id, reason, said, self._now())
-        reach("safety.reported")
         log.info("clip_reported", job=job.id, guild=job.guild_id)
 
     async def case(self, job_id: str) -> Case:
@@ -204,7 +200,6 @@ class Safety:
             row = self._block(who, decided.review.guild_id, asker_id, *block)
         if not await self._moderation.decide(job_id, verdict, who.id, self._now(), row):
             return await self.undecided(who, job_id)  # somebody was faster: this says who
-        reach("safety.decided")
         log.info("review_decided", job=job_id, verdict=verdict, by=who.id)
         review = await self._moderation.review(job_id)
         assert review is not None

@@ -372,6 +372,7 @@ class Store:
 
         async with self._turn(), self._writes.begin() as connection:
             await work(connection)
+        _committed(work)
 
     async def rescue(self, worker: str, *, stale: timedelta, now: datetime) -> list[Job]:
         """Take over jobs that were handed back, or whose worker has not beaten for `stale`.
@@ -840,7 +841,9 @@ class Store:
 
         async def once() -> T:
             async with self._turn(), self._writes.begin() as connection:
-                return await work(connection)
+                answer = await work(connection)
+            _committed(work)
+            return answer
 
         return await _again_and_again(once, seconds=seconds)
 
@@ -911,9 +914,13 @@ class Store:
             return [*await self._save(connection, moves)]
 
         try:
-            return await self._write(work)
+            saved = await self._write(work)
         except Exception as error:  # noqa: BLE001 - it is raised to whose it is
             return await _one_by_one(self._move_all, moves, error)
+        for (_, _, outcome), answer in zip(moves, saved, strict=True):
+            if answer is not None:
+                reach("store.committed", type(outcome).__name__)
+        return saved
 
     async def _save(self, connection: AsyncConnection, moves: Sequence[Move]) -> list[Job | None]:
         """Write moves, each with its event and its money. The jobs as they are now; None for one that someone else
@@ -1265,6 +1272,11 @@ AGAIN = {"40001", "40P01", "25006", "55P03"}
 AWAY = ("08", "53", "57")  # classes: no connection, no resources (disk, memory, connections), shut down
 
 
+def _committed(work: Callable[..., object]) -> None:
+    """A fail point behind every transaction there is, by the name of the function that wrote it."""
+    reach("store.committed", work.__qualname__.partition(".<locals>")[0])
+
+
 async def _again_and_again(ask: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
     """Ask once more while what is wrong may pass: for so long, or for ever."""
     answers: list[T] = []
@@ -1330,6 +1342,7 @@ async def open_store(
             if engine.dialect.name == "postgresql":  # two processes may start at once
                 await connection.execute(select(func.pg_advisory_xact_lock(ADMISSION_LOCK)))
             await connection.run_sync(_migrate)
+        reach("store.migrated")
         store = Store(engine, database_clock=database_clock)
         try:
             yield store

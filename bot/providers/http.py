@@ -111,6 +111,8 @@ async def call(
         async with session.request(
             method, _parsed(url), data=body, headers=sent, timeout=limits, allow_redirects=False
         ) as response:
+            if method != "GET":
+                reach("route.answered")
             return await _answer(response, sent, largest)
 
 
@@ -151,6 +153,7 @@ async def upload(
             _reaching(session, allow_private=allow_private) as allowed,
             allowed.post(address, data=form, timeout=limits, allow_redirects=False) as response,
         ):
+            reach("route.answered")
             return await _answer(response, {}, LARGEST_ANSWER)
 
 

@@ -22,7 +22,6 @@ import structlog
 from pydantic import AfterValidator, Field
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
-from bot.failpoints import reach
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Capabilities, ClipRequest, Only, Picture, PictureRules
 from bot.providers.http import Answer, call, download, masked, retry_after
@@ -293,7 +292,6 @@ class Makevid:
         """
         order = self._order(request)
         answer = await self._call("POST", order.path, order.body)
-        reach("makevid.answered")
         _raise_for_error(answer)
         task_id = _id_of(order.family, answer.body)
         if task_id is None:

@@ -130,7 +130,6 @@ class DiscordAnnouncer:
                 .get_partial_message(job.card_id)
                 .edit(view=view, allowed_mentions=discord.AllowedMentions.none())
             )
-            reach("announcer.card_drawn")
         except Exception as error:  # noqa: BLE001 - a card that cannot be drawn must not stop the job
             log.info("card_not_drawn", job=job.id, state=job.state, error=type(error).__name__)
             if isinstance(error, discord.HTTPException) and _is_final(error):
@@ -405,12 +404,10 @@ class DiscordAnnouncer:
             done &= await self._try(
                 "reaction_not_added", channel.get_partial_message(job.post_id).add_reaction(emoji)
             )
-            reach("announcer.reacted")
         if job.card_id:
             done &= await self._try(
                 "card_not_deleted", self._card_channel(job).get_partial_message(job.card_id).delete()
             )
-            reach("announcer.card_deleted")
         return done
 
     async def erase(self, job: Job, *, post: bool) -> bool:

@@ -14,7 +14,6 @@ import structlog
 from discord import ui
 
 from bot.errors import Refusal
-from bot.failpoints import reach
 from bot.jobs.machine import NOBODY, Job
 from bot.jobs.moderation import Block, Review, Verdict
 from bot.jobs.safety import BLOCKS_PAGE, LONGEST_REASON, LONGEST_WORDS, MODERATOR, Blocking, Case
@@ -173,9 +172,7 @@ async def tell_moderators(bot: "AnimaticBot", case: Case) -> bool:
         except (discord.DiscordException, aiohttp.ClientError, OSError) as error:
             log.warning("review_not_shown", guild=review.guild_id, error=type(error).__name__)
         else:
-            reach("reviews.sent")
             await bot.safety.shown(case, channel_id, shown.id)
-            reach("reviews.noted")
             return True
     return False
 

@@ -54,6 +54,11 @@ class Message:
     reactions: list[str] = field(default_factory=list)
     deleted: bool = False
 
+    @property
+    def shown(self) -> str:
+        """What it says and carries, as JSON."""
+        return json.dumps([self.data["content"], self.data["components"]])
+
 
 class DiscordServer:
     """`async with DiscordServer() as discord:`; `discord.api_base` is what goes into the config."""
@@ -92,6 +97,12 @@ class DiscordServer:
         return f"{self.origin}/api/v10"
 
     @property
+    def changes(self) -> set[str]:
+        """The calls that change something, as `POST messages`: the method, and the last word of the path."""
+        calls = ((route.method, re.findall(r"/([a-z]+)(?=/|$)", route.path)) for route in self._routes())
+        return {f"{method} {words[-1]}" for method, words in calls if method != "GET"}
+
+    @property
     def visible(self) -> list[Message]:
         """The messages that people see, oldest first."""
         return [message for message in self.messages.values() if not message.deleted]
@@ -102,29 +113,7 @@ class DiscordServer:
 
     async def __aenter__(self) -> Self:
         app = web.Application(middlewares=[self._misbehave], client_max_size=30 * 1024 * 1024)
-        base = "/api/v10"
-        app.add_routes(
-            [
-                web.get(f"{base}/users/@me", self._me),
-                web.get(f"{base}/oauth2/applications/@me", self._application),
-                web.get(f"{base}/applications/@me", self._application),
-                web.put(f"{base}/applications/{{id}}/commands", self._put_commands),
-                web.get(f"{base}/gateway/bot", self._gateway_address),
-                web.post(f"{base}/users/@me/channels", self._open_dm),
-                web.post(f"{base}/channels/{{channel}}/messages", self._create),
-                web.get(f"{base}/channels/{{channel}}/messages", self._history),
-                web.get(f"{base}/channels/{{channel}}/messages/{{message}}", self._get),
-                web.patch(f"{base}/channels/{{channel}}/messages/{{message}}", self._edit),
-                web.delete(f"{base}/channels/{{channel}}/messages/{{message}}", self._delete),
-                web.put(
-                    f"{base}/channels/{{channel}}/messages/{{message}}/reactions/{{emoji}}/@me", self._react
-                ),
-                web.post(f"{base}/interactions/{{id}}/{{token}}/callback", self._callback),
-                web.post(f"{base}/webhooks/{{id}}/{{token}}", self._follow_up),
-                web.get("/attachments/{id}/{name}", self._file),
-                web.get("/gateway/", self._gateway),
-            ]
-        )
+        app.add_routes(self._routes())
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -132,6 +121,27 @@ class DiscordServer:
         assert site._server is not None
         self._port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         return self
+
+    def _routes(self) -> list[web.RouteDef]:
+        base = "/api/v10"
+        return [
+            web.get(f"{base}/users/@me", self._me),
+            web.get(f"{base}/oauth2/applications/@me", self._application),
+            web.get(f"{base}/applications/@me", self._application),
+            web.put(f"{base}/applications/{{id}}/commands", self._put_commands),
+            web.get(f"{base}/gateway/bot", self._gateway_address),
+            web.post(f"{base}/users/@me/channels", self._open_dm),
+            web.post(f"{base}/channels/{{channel}}/messages", self._create),
+            web.get(f"{base}/channels/{{channel}}/messages", self._history),
+            web.get(f"{base}/channels/{{channel}}/messages/{{message}}", self._get),
+            web.patch(f"{base}/channels/{{channel}}/messages/{{message}}", self._edit),
+            web.delete(f"{base}/channels/{{channel}}/messages/{{message}}", self._delete),
+            web.put(f"{base}/channels/{{channel}}/messages/{{message}}/reactions/{{emoji}}/@me", self._react),
+            web.post(f"{base}/interactions/{{id}}/{{token}}/callback", self._callback),
+            web.post(f"{base}/webhooks/{{id}}/{{token}}", self._follow_up),
+            web.get("/attachments/{id}/{name}", self._file),
+            web.get("/gateway/", self._gateway),
+        ]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -275,6 +285,17 @@ class DiscordServer:
         for socket, (shard, count) in list(self._sockets.items()):
             if (int(data.get("guild_id", 0)) >> 22) % count == shard:
                 await self._send(socket, event, data)
+
+    async def invite(self, guild_id: int, channel_id: int) -> None:
+        """Somebody adds the bot to a server that has a channel where it may write."""
+        self.guilds.append(guild_id)
+        guild = _guild(guild_id)
+        guild["roles"][0]["permissions"] = str((1 << 50) - 1)
+        guild["channels"] = [{"id": str(channel_id), "type": 0, "name": "general", "position": 0}]
+        guild["members"] = [
+            {"user": _user(), "roles": [], "joined_at": None, "deaf": False, "mute": False, "flags": 0}
+        ]
+        await self.dispatch("GUILD_CREATE", {**guild, "guild_id": str(guild_id)})
 
     async def _send(self, socket: web.WebSocketResponse, event: str, data: dict[str, Any]) -> None:
         self._sequence += 1
