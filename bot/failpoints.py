@@ -20,6 +20,7 @@ FAIL_POINTS = (
     "discord.answered",
     "route.answered",
     "engine.pictures",
+    "engine.uploaded",
     "engine.paying",
     "engine.looked_up",
     "engine.checked",

@@ -56,7 +56,7 @@ from bot.jobs.ownership import JUMP, STALE, Ownership
 from bot.jobs.schedule import Schedule
 from bot.jobs.store import MOST_AT_ONCE, MOST_RESCUED, RUNNING, AlreadyThere, Store
 from bot.jobs.together import Together
-from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider
+from bot.providers.base import Capabilities, ChecksMany, ClipRequest, FindsByReference, Provider, Uploads
 
 log = structlog.get_logger(__name__)
 
@@ -552,20 +552,27 @@ class Engine:
                 self._schedule.soon(job.id, BUSY_PAUSE)
 
     async def _submit(self, job: Job, term: int) -> None:
-        """Fetch the pictures, write the intent to pay, and pay."""
+        """Fetch the pictures, upload them where the route wants that, write the intent to pay, and pay."""
         pictures = await self._pictures(job)
         if not isinstance(pictures, Pictures):
             await self._settle(job, pictures)
             return
+        reference = job.reference or f"{job.id}-{job.attempt + 1}"
+        request = _request(job, reference, pictures, self.callback(job.route, reference))
+        provider = self._providers[job.route]
+        if isinstance(provider, Uploads) and self._may_pay(term):
+            uploaded = await self._uploaded(job, provider, request)
+            if uploaded is None:
+                return
+            request = uploaded
         if not self._may_pay(term):
             await self._settle(job, Busy(timedelta(0)))
             return
-        reference = job.reference or f"{job.id}-{job.attempt + 1}"
         begun = await self._store.advance(job, Begun(reference), self._now(), surely=True)
         if begun is None:
             log.info("job_moved_elsewhere", outcome=Begun.__name__)
         elif self._may_pay(term):
-            await self._pay_and_settle(begun, _request(begun, pictures, self.callback(job.route, reference)))
+            await self._pay_and_settle(begun, request)
         else:
             await self._settle(begun, Busy(timedelta(0)))
 
@@ -602,6 +609,25 @@ class Engine:
         reach("engine.pictures")
         return pictures
 
+    async def _uploaded(self, job: Job, provider: Uploads, request: ClipRequest) -> ClipRequest | None:
+        """The request with its pictures at the route. None: they are not, nothing was made, and the job has moved."""
+        try:
+            uploaded = await provider.upload(request)
+        except ProviderError as error:
+            log.warning("upload_failed", cause=error.cause, detail=error.detail)
+            await self._settle(job, self._not_taken(job, error))
+            await self._failed(job.route, error)
+            return None
+        except asyncio.CancelledError:
+            await self._settle(job, Busy(timedelta(0)))
+            raise
+        except Exception:  # nothing was made, so the job may go back to the line
+            log.exception("upload_broke")
+            await self._settle(job, self._busy(job, BUSY_PAUSE))
+            return None
+        reach("engine.uploaded")
+        return uploaded
+
     async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
         self._paying.add(request.reference)
@@ -609,12 +635,10 @@ class Engine:
             reach("engine.paying")
             accepted = await self._providers[job.route].submit(request)
         except ProviderBusy as busy:
-            return self._busy(job, busy.retry_after or BUSY_PAUSE), busy
+            return self._not_taken(job, busy), busy
         except ProviderRejected as rejected:
             log.warning("submit_rejected", cause=rejected.cause, detail=rejected.detail)
-            if rejected.cause in FOR_THE_OWNER and self._other_way(job):
-                return Busy(timedelta(0)), rejected  # back to the line, and from there the other way
-            return Refused(rejected.cause), rejected
+            return self._not_taken(job, rejected), rejected
         except ProviderUnsure as unsure:
             log.warning("submit_unsure", cause=unsure.cause, detail=unsure.detail)
             return Lost(unsure.cause), unsure
@@ -626,6 +650,15 @@ class Engine:
             return Lost(Cause.BROKEN), None
         log.info("submit_accepted", task=accepted.task)
         return accepted, None
+
+    def _not_taken(self, job: Job, error: ProviderError) -> Busy | Refused:
+        """What becomes of a job of which surely nothing was made."""
+        if not isinstance(error, ProviderRejected):
+            pause = error.retry_after if isinstance(error, ProviderBusy) else None
+            return self._busy(job, pause or BUSY_PAUSE)
+        if error.cause in FOR_THE_OWNER and self._other_way(job):
+            return Busy(timedelta(0))  # back to the line, and from there the other way
+        return Refused(error.cause)
 
     async def _failed(self, route: str, error: ProviderError) -> None:
         """A call to a route went wrong: when that opens its circuit, the owner is told."""
@@ -1167,10 +1200,9 @@ async def _unlink(clips: Sequence[Path]) -> list[OSError | None]:
     return await asyncio.to_thread(lambda: [unlink(clip) for clip in clips])
 
 
-def _request(job: Job, pictures: Pictures, callback: str | None = None) -> ClipRequest:
-    assert job.reference is not None
+def _request(job: Job, reference: str, pictures: Pictures, callback: str | None = None) -> ClipRequest:
     return ClipRequest(
-        reference=job.reference,
+        reference=reference,
         variant=job.variant,
         prompt=job.prompt,
         seconds=job.seconds,

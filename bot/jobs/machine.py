@@ -8,7 +8,7 @@ No clock, no loop, no I/O, no Discord. Every arrow there is:
     DRAFT, QUEUED, PREPARING ──Cancelled──────────────────► CANCELLED
     PREPARING, SUBMITTING ──Busy (surely not taken)───────► QUEUED
     PREPARING, SUBMITTING ──Refused───────────────────────► FAILED
-    PREPARING ──Rescued (its worker is gone)──────────────► QUEUED: nothing was sent
+    PREPARING ──Rescued (its worker is gone)──────────────► QUEUED: nothing was paid
     PREPARING ──Rescued (once too often)──────────────────► FAILED
     SUBMITTING ──Lost─────────────────────────────────────► UNSURE
     UNSURE ──Accepted (the answer came after all)─────────► RENDERING
@@ -221,7 +221,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """It is the job's turn, and this worker fetches what its paid call needs. Nothing is sent yet."""
+    """It is the job's turn, and this worker fetches, and uploads, what its paid call needs. Nothing is paid yet."""
 
     worker: str
 

@@ -118,7 +118,8 @@ class Picture:
     """A normalised picture: upright, without alpha, within the model's rules.
 
     `notes` say in whole sentences what was changed, for the person who sent it.
-    `link` is a fresh public address of the same bytes, where there is one.
+    `link` is a fresh public address of the same bytes, where there is one; `uploaded` what the route calls
+    them, where they were uploaded to it.
     """
 
     data: bytes = field(repr=False)
@@ -127,6 +128,7 @@ class Picture:
     height: int
     notes: tuple[str, ...] = ()
     link: str | None = field(default=None, repr=False)
+    uploaded: str | None = field(default=None, repr=False)
 
     @property
     def extension(self) -> str:
@@ -178,7 +180,7 @@ class Provider(Protocol):
         ...
 
     async def submit(self, request: ClipRequest) -> Accepted:
-        """Make the one paid call, exactly once."""
+        """Make the one paid call, exactly once. A route that `Uploads` gets what its `upload` returned."""
         ...
 
     async def check(self, task: str) -> StillRendering | Ready | Broke:
@@ -201,6 +203,18 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Let go of what the provider holds; running local work is stopped."""
+        ...
+
+
+@runtime_checkable
+class Uploads(Protocol):
+    """A route that may want pictures uploaded to it before the paid call."""
+
+    async def upload(self, request: ClipRequest) -> ClipRequest:
+        """The request with its pictures at the route, where that wants them there first. Free and repeatable.
+
+        Raises ProviderError, and then nothing was made: ProviderUnsure too.
+        """
         ...
 
 

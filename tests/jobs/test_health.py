@@ -22,6 +22,7 @@ from tests.jobs.world import (
     FindingProvider,
     NotingAnnouncer,
     ScriptedProvider,
+    UploadingProvider,
     World,
     make_menu,
 )
@@ -259,6 +260,21 @@ async def test_jobs_go_the_other_way_and_new_ones_come_back(spare: World) -> Non
     again = await spare.ask()
     await spare.engine.run_due()
     assert (await spare.now(again)).route == "makevid"
+
+
+async def test_a_job_whose_upload_was_refused_goes_the_other_way(spare: World) -> None:
+    """The key is the owner's to mend; no attempt was begun with it."""
+    uploading = UploadingProvider()
+    spare.engine._providers["makevid"] = uploading  # type: ignore[index]
+    uploading.on_upload.append(ProviderRejected(Cause.BAD_KEY))
+    job = await spare.ask()
+    await spare.engine.run_due()
+    await pass_by(spare, 20)
+
+    done = await spare.now(job)
+    assert (done.state, done.route, done.attempt) == (State.DELIVERED, "vendor", 1)
+    assert uploading.submits == []
+    assert spare.announcer.told == [("makevid", Cause.BAD_KEY)]
 
 
 async def test_a_lost_answer_is_never_sent_the_other_way(spare: World) -> None:

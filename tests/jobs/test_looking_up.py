@@ -158,7 +158,8 @@ async def test_what_a_dead_worker_left_in_its_paid_call_is_looked_up(
     finding.on_find.append(Accepted("task-1"))
     job = await world.ask()
     (claimed,) = await in_paid_call(world.store, slots=2, worker="dead", now=world.clock.now())
-    await finding.submit(_request(claimed, Pictures()))
+    assert claimed.reference
+    await finding.submit(_request(claimed, claimed.reference, Pictures()))
 
     world.clock.pass_by(seconds=31)
     survivor = world.reborn()

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,21 @@ class ScriptedProvider:
 
     async def aclose(self) -> None:
         pass
+
+
+class UploadingProvider(ScriptedProvider):
+    """One that wants to have pictures before the paid call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uploads: list[str] = []
+        self.on_upload: deque[Any] = deque()
+
+    async def upload(self, request: ClipRequest) -> ClipRequest:
+        self.uploads.append(request.reference)
+        await _next(self.on_upload, None)
+        assert request.picture
+        return replace(request, picture=replace(request.picture, uploaded="its name there"))
 
 
 class FindingProvider(ScriptedProvider):
