@@ -30,7 +30,7 @@ from bot.jobs.models import Model
 from bot.jobs.store import SchemaDiffers, open_store
 from bot.media import clip as clips
 from bot.media.picture import normalise
-from bot.providers.base import ClipRequest, Picture, Provider
+from bot.providers.base import ClipRequest, Picture, Provider, Uploads
 from bot.providers.http import download, open_http
 from bot.ui.cards import WHY
 from bot.ui.text import money
@@ -222,6 +222,8 @@ async def _make(provider: Provider, model: Model, request: ClipRequest, out: Pat
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         bar = progress.add_task(f"{model.label}: submitting", total=None)
+        if isinstance(provider, Uploads):
+            request = await provider.upload(request)
         task = (await provider.submit(request)).task
         errors.print(f"The provider's task is {task}", markup=False)
         pause = model.can.first_poll

@@ -14,7 +14,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
@@ -232,24 +232,36 @@ class ComfyUI:
         """The workflows, by the owner's names."""
         return {name: settings.can for name, settings in self._settings.workflows.items()}
 
+    async def upload(self, request: ClipRequest) -> ClipRequest:
+        """Upload the pictures, where the workflow asks for them; a task that is there has its own.
+
+        Raises ProviderBusy where ComfyUI's line is long.
+        """
+        name, picture, end = _task_name(request.reference), request.picture, request.end_picture
+        if picture is None or not self._workflow(request).can.takes_picture or await self._known(name):
+            return request
+        return replace(
+            request,
+            picture=await self._uploaded(picture, name),
+            end_picture=end and await self._uploaded(end, f"{name}-end"),
+        )
+
     async def submit(self, request: ClipRequest) -> Accepted:
-        """Upload the pictures and queue the workflow; what is there under the same reference is gone on with.
+        """Queue the workflow; what is there under the same reference is gone on with.
 
         Raises ProviderBusy where ComfyUI's line is long, and for all that goes wrong before it is queued.
         """
-        settings = self._settings.workflows.get(request.variant)
-        if settings is None:
-            raise ProviderRejected(Cause.BAD_INPUT, f"no workflow {request.variant!r} on this route")
-        name = _task_name(request.reference)
+        settings = self._workflow(request)
+        name, picture = _task_name(request.reference), request.picture
+        # Else its pictures would be uploaded by now.
+        was_there = picture and settings.can.takes_picture and not picture.uploaded
         try:
-            line = await self._line()
-            if known := _named(name, line) or await self._finished(name):
-                return Accepted(known)
-            if len(line.waiting) >= self._settings.longest_line:
-                raise ProviderBusy(f"{len(line.waiting)} wait in its line", retry_after=AFTER_FULL)
-            values = await self._values(request, settings, name)
+            known = await (self._found(name) if was_there else self._known(name))
         except ProviderUnsure as error:
             raise ProviderBusy(f"not queued: {error.detail}", retry_after=AFTER_NO_CONNECTION) from error
+        if known:
+            return Accepted(known)
+        values = _values(request, settings, name)
         body = {"prompt": settings.workflow.filled(values), "prompt_id": name, "client_id": name}
         answer = await self._call("POST", "/prompt", body)
         _raise_for_error(answer)
@@ -260,12 +272,7 @@ class ComfyUI:
 
     async def find(self, reference: str) -> Accepted | Absent:
         """The task under our reference. A `submit` under one that is there makes nothing new."""
-        name = _task_name(reference)
-        known = _named(name, await self._line()) or await self._finished(name)
-        if known is None:  # an older server has it under another name
-            recent = await self._history(f"/history?max_items={LAST_TASKS}")
-            ours = (task for task, entry in recent.items() if _at(entry, "prompt", 3, "client_id") == name)
-            known = next(ours, None)
+        known = await self._found(_task_name(reference))
         return Accepted(known) if known else Absent()
 
     async def check(self, task: str) -> StillRendering | Ready | Broke:
@@ -352,37 +359,33 @@ class ComfyUI:
             raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no history"))
         return answer.body
 
+    async def _known(self, name: str) -> str | None:
+        """The task that we named so, None where there is none. Raises ProviderBusy where no other may come."""
+        line = await self._line()
+        known = _named(name, line) or await self._finished(name)
+        if known is None and len(line.waiting) >= self._settings.longest_line:
+            raise ProviderBusy(f"{len(line.waiting)} wait in its line", retry_after=AFTER_FULL)
+        return known
+
+    async def _found(self, name: str) -> str | None:
+        """The same, also of an older server, which has it under another name when it is done."""
+        if known := _named(name, await self._line()) or await self._finished(name):
+            return known
+        recent = await self._history(f"/history?max_items={LAST_TASKS}")
+        ours = (task for task, entry in recent.items() if _at(entry, "prompt", 3, "client_id") == name)
+        return next(ours, None)
+
     async def _finished(self, name: str) -> str | None:
         return None if await self._entry(name) is None else name
 
-    async def _values(
-        self, request: ClipRequest, settings: WorkflowSettings, name: str
-    ) -> dict[str, str | int | float]:
-        """What the placeholders become. Only what the workflow asks for is uploaded."""
-        rate = settings.frames_per_second
-        width, height = _size(request, settings)
-        values: dict[str, str | int | float] = {
-            "prompt": request.prompt,
-            "negative": request.negative_prompt or "",
-            "seconds": request.seconds,
-            "frames": round(request.seconds * rate) + 1,
-            "fps": int(rate) if rate == int(rate) else rate,
-            "width": width,
-            "height": height,
-            "seed": UUID(name).int % 2**32,
-            "file": f"{FOLDER}/{name}",
-        }
-        if "picture" in settings.workflow.names:
-            if request.picture is None:
-                raise ProviderRejected(Cause.BAD_INPUT, "this workflow needs a picture")
-            values["picture"] = await self._uploaded(request.picture, name)
-            values["end_picture"] = values["picture"]
-            if request.end_picture:
-                values["end_picture"] = await self._uploaded(request.end_picture, f"{name}-end")
-        return values
+    def _workflow(self, request: ClipRequest) -> WorkflowSettings:
+        settings = self._settings.workflows.get(request.variant)
+        if settings is None:
+            raise ProviderRejected(Cause.BAD_INPUT, f"no workflow {request.variant!r} on this route")
+        return settings
 
-    async def _uploaded(self, picture: Picture, name: str) -> str:
-        """What LoadImage calls the picture."""
+    async def _uploaded(self, picture: Picture, name: str) -> Picture:
+        """The picture with what LoadImage calls it. One that is there under the same name is replaced."""
         answer = await upload(
             self._http,
             f"{self._settings.base_url}/upload/image",
@@ -400,7 +403,7 @@ class ComfyUI:
         stored, folder = _at(answer.body, "name"), _at(answer.body, "subfolder")
         if not isinstance(stored, str) or not stored:
             raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no picture"))
-        return f"{folder}/{stored}" if folder else stored
+        return replace(picture, uploaded=f"{folder}/{stored}" if folder else stored)
 
     async def _download(self, path: str, into: Path, *, animated: bool = False) -> None:
         """The server's own address alone may be a private one: no redirect is followed."""
@@ -479,6 +482,36 @@ def _task_name(reference: str) -> str:
 def _named(name: str, line: _Line) -> str | None:
     """The server's id of the task in its line that we named so."""
     return next((item.id for item in (*line.running, *line.waiting) if name in (item.id, item.client)), None)
+
+
+def _values(request: ClipRequest, settings: WorkflowSettings, name: str) -> dict[str, str | int | float]:
+    """What the placeholders become."""
+    rate = settings.frames_per_second
+    width, height = _size(request, settings)
+    values: dict[str, str | int | float] = {
+        "prompt": request.prompt,
+        "negative": request.negative_prompt or "",
+        "seconds": request.seconds,
+        "frames": round(request.seconds * rate) + 1,
+        "fps": int(rate) if rate == int(rate) else rate,
+        "width": width,
+        "height": height,
+        "seed": UUID(name).int % 2**32,
+        "file": f"{FOLDER}/{name}",
+    }
+    if "picture" in settings.workflow.names:
+        if request.picture is None:
+            raise ProviderRejected(Cause.BAD_INPUT, "this workflow needs a picture")
+        values["picture"] = _stored(request.picture)
+        values["end_picture"] = _stored(request.end_picture or request.picture)
+    return values
+
+
+def _stored(picture: Picture) -> str:
+    """What LoadImage calls the picture."""
+    if picture.uploaded is None:  # the task was there when it was the picture's turn, and is gone
+        raise ProviderBusy("not queued: its picture was not uploaded")
+    return picture.uploaded
 
 
 def _size(request: ClipRequest, settings: WorkflowSettings) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from pydantic import Field
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules, Price
-from bot.providers.http import AFTER_NO_CONNECTION, Answer, File, call, download, masked, retry_after, upload
+from bot.providers.http import Answer, File, call, download, masked, retry_after, upload
 from bot.providers.settings import Address, Key, WebRouteSettings
 
 log = structlog.get_logger(__name__)
@@ -200,18 +200,24 @@ class Runway:
         """The models this route reaches, by Runway's names."""
         return {name: model.can for name, model in _MODELS.items()}
 
+    async def upload(self, request: ClipRequest) -> ClipRequest:
+        """Upload the pictures that are too large to send along. Runway lets go of one that nobody uses by itself."""
+        _options(request)  # what will be refused is not uploaded
+        return replace(
+            request,
+            picture=await self._uploaded(request.picture),
+            end_picture=await self._uploaded(request.end_picture),
+        )
+
     async def submit(self, request: ClipRequest) -> Accepted:
-        """Upload what is too large to send along, then make the one paid call.
+        """Make the one paid call.
 
         Raises ProviderRejected or ProviderBusy only where the answer, or the lack of a connection,
         proves that nothing was made; everything else is ProviderUnsure.
         """
-        model = _MODELS.get(request.variant)
-        if model is None:
-            raise ProviderRejected(Cause.BAD_INPUT, f"no model {request.variant!r} on this route")
-        body = _options(request, model)
+        body = _options(request)
         if request.picture:
-            body["promptImage"] = await self._pictures(request.picture, request.end_picture)
+            body["promptImage"] = _pictures(request.picture, request.end_picture)
         path = "/v1/image_to_video" if request.picture else "/v1/text_to_video"
         answer = await self._call("POST", path, body)
         _raise_for_error(answer)
@@ -285,23 +291,10 @@ class Runway:
             time_limit=timedelta(seconds=self._settings.request_timeout),
         )
 
-    async def _pictures(self, first: Picture, last: Picture | None) -> object:
-        """What `promptImage` holds. What goes wrong here comes before the paid call: nothing was made."""
-        try:
-            uri = await self._uri(first)
-            if last is None:
-                return uri
-            return [
-                {"uri": uri, "position": "first"},
-                {"uri": await self._uri(last), "position": "last"},
-            ]
-        except ProviderUnsure as error:
-            raise ProviderBusy(f"upload: {error.detail}", retry_after=AFTER_NO_CONNECTION) from error
-
-    async def _uri(self, picture: Picture) -> str:
-        start = f"data:{picture.media_type};base64,"
-        if len(start) + 4 * math.ceil(len(picture.data) / 3) <= LONGEST_DATA_URI:
-            return start + base64.b64encode(picture.data).decode()
+    async def _uploaded(self, picture: Picture | None) -> Picture | None:
+        """The picture by Runway's name for it, unless it goes along."""
+        if picture is None or _goes_along(picture):
+            return picture
         name = f"picture.{picture.extension}"
         answer = await self._call("POST", "/v1/uploads", {"filename": name, "type": "ephemeral"})
         _raise_for_error(answer)
@@ -318,7 +311,7 @@ class Runway:
         )
         if stored.status >= 300:  # the form is used up: the next attempt asks for a new one
             raise ProviderUnsure(Cause.NO_ANSWER, _detail(stored))
-        return uri
+        return replace(picture, uploaded=uri)
 
     def _failure(self, task: object) -> Broke:
         """Refusals by moderation are charged in full, and a task says what it cost."""
@@ -331,8 +324,11 @@ class Runway:
         return Broke(Cause.BAD_INPUT if code.startswith(_BAD_ASSET) else Cause.BROKEN, charged=charged)
 
 
-def _options(request: ClipRequest, model: _Model) -> dict[str, object]:
+def _options(request: ClipRequest) -> dict[str, object]:
     """All fields but the pictures. A field that a model does not know is refused, so none is sent in vain."""
+    model = _MODELS.get(request.variant)
+    if model is None:
+        raise ProviderRejected(Cause.BAD_INPUT, f"no model {request.variant!r} on this route")
     can = model.can
     if request.picture is None and (not can.text_only or request.end_picture):
         raise ProviderRejected(Cause.BAD_INPUT, "this clip needs a picture to start from")
@@ -353,6 +349,29 @@ def _options(request: ClipRequest, model: _Model) -> dict[str, object]:
     if can.sound:
         body["audio"] = request.sound  # its default is not documented, and it doubles the price
     return body
+
+
+def _pictures(first: Picture, last: Picture | None) -> object:
+    """What `promptImage` holds."""
+    if last is None:
+        return _uri(first)
+    return [{"uri": _uri(first), "position": "first"}, {"uri": _uri(last), "position": "last"}]
+
+
+def _uri(picture: Picture) -> str:
+    if picture.uploaded:
+        return picture.uploaded
+    if not _goes_along(picture):
+        raise ProviderRejected(Cause.BROKEN, "a picture is too large to send along, and was not uploaded")
+    return _data_uri_start(picture) + base64.b64encode(picture.data).decode()
+
+
+def _goes_along(picture: Picture) -> bool:
+    return len(_data_uri_start(picture)) + 4 * math.ceil(len(picture.data) / 3) <= LONGEST_DATA_URI
+
+
+def _data_uri_start(picture: Picture) -> str:
+    return f"data:{picture.media_type};base64,"
 
 
 def _at(body: object, *path: str | int) -> object:

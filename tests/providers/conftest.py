@@ -2,6 +2,7 @@
 
 import io
 import ipaddress
+import os
 import re
 from collections.abc import AsyncIterator
 
@@ -68,6 +69,16 @@ def picture(
         height=height,
         link=link,
     )
+
+
+def heavy(last: int = 0) -> Picture:
+    """A picture that is too large for Runway's data URIs: noise does not compress."""
+    width, height = 1200, 1100 - last
+    file = io.BytesIO()
+    Image.frombytes("RGB", (width, height), os.urandom(width * height * 3)).save(
+        file, "PNG", compress_level=1
+    )
+    return Picture(data=file.getvalue(), media_type="image/png", width=width, height=height)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,7 +5,7 @@ way in (a route with two APIs has two), and the class says how the route's serve
 
     class KlingRig(Rig):
         name = "kling"
-        finds = batches = hears = True           # what the provider offers besides; the contract then asks for it
+        uploads = finds = batches = hears = True  # what the provider offers besides; the contract then asks for it
         lacks: ClassVar = {Case.CANCELLED: "Kling cannot cancel"}   # what its API really does not have, and why
         knobs: ClassVar = USUAL | {Case.NO_CREDIT: knob(next_create="1102")}   # where it differs from the usual
 
@@ -28,7 +28,7 @@ way in (a route with two APIs has two), and the class says how the route's serve
             return ClipRequest(reference=reference, variant="kling-3.0", prompt="waves", seconds=5, picture=picture())
 
 The server needs what `MakevidServer` has: `creates` (every create that arrived), `tasks` (what was made of
-them), `next_create`, `next_poll`, `next_clip`, `retry_after`, `fail_with`, `polls_until_done = 1`: the first
+them), `next_create`, `next_poll`, `next_clip`, `next_upload`, `retry_after`, `fail_with`, `polls_until_done = 1`: the first
 poll finds the clip being made, the second finds it done. Another shape is as good: then override `arrange`,
 `creates` and `tasks`. `USUAL` has the faults by the names that MakevidServer gives them.
 
@@ -56,7 +56,7 @@ import aiohttp
 
 from bot.errors import Cause, ProviderBusy, ProviderError, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
-from bot.providers.base import ClipRequest, Provider
+from bot.providers.base import ClipRequest, Provider, Uploads
 from tests.providers import rigs
 
 
@@ -64,6 +64,12 @@ class Case(StrEnum):
     """What may happen. The values are the rows of the table."""
 
     CLIP = "a clip: accepted, rendering, ready, fetched"
+
+    UPLOADED = "upload: twice is as good as once, and comes before the create"
+    UPLOAD_BAD_KEY = "upload: the key is not known"
+    UPLOAD_500 = "upload: 500"
+    UPLOAD_RESET = "upload: reset"
+    UPLOAD_STOPPED = "upload: we are stopped meanwhile"
 
     CREATED_201 = "create: 201 instead of 200"
     BUSY = "create: busy"
@@ -138,6 +144,7 @@ class Case(StrEnum):
 class Stage(Enum):
     """When the trouble is arranged, and what is asked then."""
 
+    UPLOAD = auto()
     CREATE = auto()
     CHECK = auto()
     FETCH = auto()
@@ -168,6 +175,11 @@ def accepted() -> Expect:
 def refused(cause: Cause, *, creates: int = 1) -> Expect:
     """Surely not taken, for good."""
     return Expect(stage=Stage.CREATE, raises=(ProviderRejected,), cause=cause, creates=creates, tasks=0)
+
+
+def not_uploaded(*kinds: type[ProviderError], cause: Cause) -> Expect:
+    """Nothing was made, whatever became of the pictures."""
+    return Expect(stage=Stage.UPLOAD, raises=kinds, cause=cause, creates=0, tasks=0)
 
 
 def busy(pause: timedelta | None = None, *, creates: int = 1) -> Expect:
@@ -206,6 +218,11 @@ def apart(**changes: Any) -> Expect:
 
 CONTRACT: dict[Case, Expect] = {
     Case.CLIP: apart(),
+    Case.UPLOADED: apart(),
+    Case.UPLOAD_BAD_KEY: not_uploaded(ProviderRejected, cause=Cause.BAD_KEY),
+    Case.UPLOAD_500: not_uploaded(ProviderUnsure, cause=Cause.NO_ANSWER),
+    Case.UPLOAD_RESET: not_uploaded(ProviderUnsure, cause=Cause.NO_ANSWER),
+    Case.UPLOAD_STOPPED: apart(creates=0, tasks=0),
     Case.CREATED_201: accepted(),
     Case.BUSY: busy(),
     Case.BUSY_FOR_A_WHILE: busy(timedelta(seconds=40)),
@@ -265,6 +282,7 @@ CONTRACT: dict[Case, Expect] = {
     **dict.fromkeys((Case.HEARD, Case.FORGED, Case.REPLAYED, Case.TOO_OLD), apart()),
 }
 
+UPLOAD = (Case.UPLOADED, Case.UPLOAD_BAD_KEY, Case.UPLOAD_500, Case.UPLOAD_RESET, Case.UPLOAD_STOPPED)
 LOOK_UP = (Case.FOUND, Case.ABSENT, Case.LOOK_UP_500, Case.TWICE)
 BATCH = (Case.MANY, Case.MANY_500)
 CALLBACK = (Case.HEARD, Case.FORGED, Case.REPLAYED, Case.TOO_OLD)
@@ -291,6 +309,10 @@ USUAL: dict[Case, Knob] = {
     **dict.fromkeys((Case.CLIP, Case.BAD_KEY, Case.NOT_CONNECTED), nothing),
     **dict.fromkeys((Case.PROBED, Case.PROBED_BAD_KEY, Case.PROBED_NOBODY), nothing),
     **dict.fromkeys((Case.MANY, Case.TWICE, Case.CLIP_PRIVATE, *CALLBACK), nothing),
+    **dict.fromkeys((Case.UPLOADED, Case.UPLOAD_BAD_KEY), nothing),
+    Case.UPLOAD_500: knob(next_upload="500"),
+    Case.UPLOAD_RESET: knob(next_upload="reset"),
+    Case.UPLOAD_STOPPED: knob(next_upload="never"),
     Case.CREATED_201: knob(next_create="created"),
     Case.BUSY: knob(next_create="429"),
     Case.BUSY_FOR_A_WHILE: knob(next_create="429", retry_after="40"),
@@ -356,6 +378,7 @@ class Rig(ABC):
     lacks: ClassVar[Mapping[Case, str]] = {}
     expects: ClassVar[Mapping[Case, Expect]] = {}
     knobs: ClassVar[Mapping[Case, Knob]] = USUAL
+    uploads: ClassVar[bool] = False
     finds: ClassVar[bool] = False
     batches: ClassVar[bool] = False
     hears: ClassVar[bool] = False
@@ -382,7 +405,8 @@ class Rig(ABC):
 
     @abstractmethod
     def request(self, reference: str, case: Case) -> ClipRequest:
-        """A good request; for BAD_PICTURE it may be a bad one, where the server looks at pictures."""
+        """A good request; for BAD_PICTURE it may be a bad one, where the server looks at pictures. For those of
+        UPLOAD it has a picture that is uploaded."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -392,6 +416,11 @@ class Rig(ABC):
     def creates(self) -> int:
         """How many create calls arrived, whatever came of them."""
         return len(self.server.creates)
+
+    @property
+    def uploaded(self) -> int:
+        """How many POSTs arrived that were no creates."""
+        return sum(number for call, number in self.server.calls.items() if call.startswith("POST"))
 
     @property
     def tasks(self) -> int:
@@ -413,6 +442,8 @@ class Rig(ABC):
     @classmethod
     def reason_lacking(cls, case: Case) -> str | None:
         """Why the case cannot happen here; None: it can."""
+        if case in UPLOAD and not cls.uploads:
+            return "pictures go along with the create, or by link"
         if case in LOOK_UP and not cls.finds:
             return "its API finds nothing by our reference"
         if case in BATCH and not cls.batches:
@@ -445,7 +476,7 @@ def all_rigs() -> list[type[Rig]]:
 def setup_for(case: Case, rig: Rig, closed_port: int) -> Setup:
     """How the provider of a case is set up."""
     match case:
-        case Case.BAD_KEY | Case.PROBED_BAD_KEY:
+        case Case.BAD_KEY | Case.PROBED_BAD_KEY | Case.UPLOAD_BAD_KEY:
             return Setup(key=rig.bad_key)
         case Case.NOT_CONNECTED | Case.PROBED_NOBODY:
             return Setup(address=f"http://127.0.0.1:{closed_port}")
@@ -459,6 +490,13 @@ def setup_for(case: Case, rig: Rig, closed_port: int) -> Setup:
             return Setup(private=False)
         case _:
             return Setup()
+
+
+async def paid(provider: Provider, request: ClipRequest) -> Accepted:
+    """Submit as the engine does: what the route wants to have before is uploaded."""
+    if isinstance(provider, Uploads):
+        request = await provider.upload(request)
+    return await provider.submit(request)
 
 
 async def until_ready(rig: Rig, provider: Provider, task: str, most: int = 9) -> Ready:

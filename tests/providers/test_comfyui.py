@@ -24,6 +24,7 @@ from bot.providers.comfyui import LAST_TASKS, ComfyUI, ComfyUISettings
 from bot.providers.comfyui_workflow import PLACEHOLDERS
 from tests.media.test_animation import animation
 from tests.providers.conftest import picture
+from tests.providers.contract import paid
 from tests.servers.comfyui import ComfyUIServer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -86,8 +87,9 @@ async def ready(provider: ComfyUI, task: str) -> Ready:
 
 async def test_what_the_placeholders_become(make: Any, server: ComfyUIServer) -> None:
     """Whole values keep their type; within a text they are text."""
-    await make(seconds=(5, 3), frames_per_second=24, width=1280, height=704).submit(
-        replace(FIRST, seconds=3, negative_prompt="people", picture=picture(300, 600))
+    await paid(
+        make(seconds=(5, 3), frames_per_second=24, width=1280, height=704),
+        replace(FIRST, seconds=3, negative_prompt="people", picture=picture(300, 600)),
     )
 
     body = server.creates[0].body
@@ -110,7 +112,7 @@ async def test_what_a_member_writes_is_no_form(make: Any, server: ComfyUIServer)
     """Braces, quotes and line ends arrive as they were written."""
     words = 'a "{{seed}}" \\ {{picture}}\n{{nothing}}'
 
-    await make().submit(replace(FIRST, prompt=words))
+    await paid(make(), replace(FIRST, prompt=words))
 
     assert server.creates[0].body["prompt"]["6"]["inputs"]["text"] == words
 
@@ -119,7 +121,7 @@ async def test_every_clip_has_its_own_seed(make: Any, server: ComfyUIServer) -> 
     """Else ComfyUI would give the clip that it made before."""
     provider = make()
     for reference in ("r-1", "r-2"):
-        await provider.submit(replace(FIRST, reference=reference))
+        await paid(provider, replace(FIRST, reference=reference))
 
     first, second = (create.body["prompt"]["3"]["inputs"]["seed"] for create in server.creates)
     assert first != second
@@ -131,8 +133,8 @@ async def test_the_end_picture(make: Any, server: ComfyUIServer, tmp_path: Path)
     provider = make(workflow(tmp_path / "w.json", _99=last))
     assert provider.variants["wan"].end_picture
 
-    await provider.submit(FIRST)
-    await provider.submit(replace(FIRST, reference="r-2", end_picture=picture(64, 64, kind="JPEG")))
+    await paid(provider, FIRST)
+    await paid(provider, replace(FIRST, reference="r-2", end_picture=picture(64, 64, kind="JPEG")))
 
     without, given = (create.body["prompt"] for create in server.creates)
     assert without["99"]["inputs"]["image"] == without["56"]["inputs"]["image"]
@@ -151,7 +153,7 @@ async def test_a_clip_from_words(make: Any, server: ComfyUIServer, tmp_path: Pat
 
     sizes = []
     for number, ratio in enumerate(can.ratios):
-        await provider.submit(replace(FIRST, reference=f"r-{number}", picture=None, ratio=ratio))
+        await paid(provider, replace(FIRST, reference=f"r-{number}", picture=None, ratio=ratio))
         inputs = server.creates[-1].body["prompt"]["55"]["inputs"]
         sizes.append((inputs["width"], inputs["height"]))
 
@@ -263,13 +265,13 @@ async def test_a_long_line_is_not_made_longer(make: Any, server: ComfyUIServer) 
     server.others_waiting = 3
     provider = make(longest_line=3)
     with pytest.raises(ProviderBusy) as caught:
-        await provider.submit(FIRST)
+        await paid(provider, FIRST)
     assert caught.value.retry_after
     assert (server.creates, server.pictures) == ([], {})
 
     server.others_waiting = 2
 
-    assert await provider.submit(FIRST)
+    assert await paid(provider, FIRST)
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "html", "redirect"])
@@ -277,11 +279,32 @@ async def test_what_goes_wrong_before_it_is_queued_is_surely_not_taken(
     make: Any, server: ComfyUIServer, fault: str
 ) -> None:
     """Only the last step queues anything."""
+    provider = make()
+    ready = await provider.upload(FIRST)
+    server.next_poll = fault
+    with pytest.raises(ProviderError):
+        await provider.upload(FIRST)
     server.next_poll = fault
     with pytest.raises((ProviderBusy, ProviderRejected)):
-        await make().submit(FIRST)
+        await provider.submit(ready)
 
     assert server.creates == []
+
+
+async def test_a_picture_that_was_not_uploaded_is_not_queued(make: Any, server: ComfyUIServer) -> None:
+    """Its task was there when it was the picture's turn, and ComfyUI was restarted since: it is tried again."""
+    provider = make()
+    await paid(provider, FIRST)
+    ready = await provider.upload(FIRST)
+    server.restart()
+
+    with pytest.raises(ProviderBusy):
+        await provider.submit(ready)
+    assert server.calls["POST /upload/image"] == server.made == 1
+
+    await paid(provider, FIRST)
+
+    assert server.made == 2
 
 
 async def test_what_comfyui_finds_at_fault_is_for_the_log(
@@ -291,7 +314,7 @@ async def test_what_comfyui_finds_at_fault_is_for_the_log(
     file = workflow(tmp_path / "w.json", _3=WAN["3"] | {"class_type": "MySampler"})
 
     with pytest.raises(ProviderRejected) as caught:
-        await make(file).submit(FIRST)
+        await paid(make(file), FIRST)
 
     assert caught.value.cause is Cause.BAD_INPUT
     assert "Node 'MySampler' not found" in caught.value.detail
@@ -300,7 +323,7 @@ async def test_what_comfyui_finds_at_fault_is_for_the_log(
 async def test_tasks_are_named_as_comfyui_wants(make: Any, server: ComfyUIServer) -> None:
     """A UUID in its usual form, the same for the same reference, also from another process."""
     one, other = make(), make()
-    task = (await one.submit(FIRST)).task
+    task = (await paid(one, FIRST)).task
 
     assert str(uuid.UUID(task)) == task == server.creates[0].body["prompt_id"]
     assert await other.find("r-1") == Accepted(task)
@@ -315,7 +338,7 @@ async def test_an_older_server_names_tasks_itself(make: Any, server: ComfyUIServ
     provider = make()
     server.next_create = "reset_after"
     with pytest.raises(ProviderUnsure):
-        await provider.submit(FIRST)
+        await paid(provider, FIRST)
     [task] = server.tasks
     assert task != server.creates[0].body["prompt_id"]
 
@@ -323,7 +346,7 @@ async def test_an_older_server_names_tasks_itself(make: Any, server: ComfyUIServ
     await ready(provider, task)
     assert await provider.find("r-1") == Accepted(task)
     for number in range(LAST_TASKS):
-        await provider.submit(replace(FIRST, reference=f"other-{number}"))
+        await paid(provider, replace(FIRST, reference=f"other-{number}"))
     for each in server.tasks.values():
         each.polls = 9
     assert await provider.find("r-1") == Absent()
@@ -337,7 +360,7 @@ async def test_a_line_of_large_workflows(make: Any, server: ComfyUIServer) -> No
     server.others_waiting, server.weight = 9, 400_000
     provider = make()
 
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
 
     assert await provider.check(task) == StillRendering(queued=False)
     assert await provider.find("r-1") == Accepted(task)
@@ -346,7 +369,7 @@ async def test_a_line_of_large_workflows(make: Any, server: ComfyUIServer) -> No
 async def test_a_restart_loses_what_was_in_the_line(make: Any, server: ComfyUIServer) -> None:
     """It will not come back: the job ends, and cost nothing."""
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     assert isinstance(await provider.check(task), StillRendering)
     server.restart()
 
@@ -357,7 +380,7 @@ async def test_why_a_task_failed_is_for_the_log(make: Any, server: ComfyUIServer
     """Out of memory, a node's bug: the member reads only that it did not work."""
     server.fail_with, server.polls_until_done = "Allocation on device failed", 0
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
 
     with capture_logs() as logs:
         assert await provider.check(task) == Broke(Cause.BROKEN, charged=False)
@@ -394,7 +417,7 @@ async def test_progress_is_heard(make: Any, server: ComfyUIServer, kind: str, da
     """Of older and newer servers; another task's, and what is no message, says nothing."""
     server.polls_until_done = 10**9
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     assert await provider.check(task) == StillRendering(queued=False)
     await server.connected.wait()
 
@@ -411,7 +434,7 @@ async def test_two_samplers_share_the_progress(make: Any, server: ComfyUIServer,
     """The first is done at the half, not at the end."""
     server.polls_until_done = 10**9
     provider = make(workflow(tmp_path / "w.json", _30=WAN["3"]))
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     await provider.check(task)
     await server.connected.wait()
 
@@ -423,7 +446,7 @@ async def test_two_samplers_share_the_progress(make: Any, server: ComfyUIServer,
 async def test_listening_ends_with_the_task(make: Any, server: ComfyUIServer) -> None:
     """One connection while it is being made, none afterwards; another process may go on."""
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     await provider.check(task)
     await server.connected.wait()
     hearing = provider._listeners[task].hearing
@@ -440,7 +463,7 @@ async def test_without_a_websocket_there_is_no_progress(make: Any, server: Comfy
     """A proxy that does not pass it on takes nothing but that."""
     server.has_socket = False
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
 
     assert await provider.check(task) == StillRendering(queued=False)
     assert isinstance(await ready(provider, task), Ready)
@@ -483,7 +506,7 @@ async def test_which_file_is_the_clip(
     """Nodes list their files under three keys; kept ones before previews, videos before the rest, the last."""
     server.outputs = outputs
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     found = await ready(provider, task)
     assert f"filename={name}&" in found.clip_url
 
@@ -496,7 +519,7 @@ async def test_the_named_file_is_the_clip(make: Any, server: ComfyUIServer, tmp_
     """{{file}} marks one of several, wherever it stands."""
     other = {"class_type": "SaveVideo", "inputs": {"video": ["57", 0], "filename_prefix": "zzz"}}
     provider = make(workflow(tmp_path / "w.json", _99=other))
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
 
     found = await ready(provider, task)
 
@@ -509,7 +532,7 @@ async def test_animations_become_clips(make: Any, server: ComfyUIServer, tmp_pat
     server.clip = animation(tmp_path / f"a.{ending}").read_bytes()
     server.ending = ending
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     folder = tmp_path / "clips"
     folder.mkdir()
 
@@ -523,7 +546,7 @@ async def test_a_broken_animation_is_said(make: Any, server: ComfyUIServer, tmp_
     """Nothing of it is left behind."""
     server.clip, server.ending = b"RIFF....WEBP", "webp"
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
 
     with pytest.raises(ProviderRejected) as caught:
         await provider.fetch((await ready(provider, task)).clip_url, tmp_path / "clip.mp4")
@@ -535,7 +558,7 @@ async def test_a_broken_animation_is_said(make: Any, server: ComfyUIServer, tmp_
 async def test_a_deleted_file_is_gone(make: Any, server: ComfyUIServer, tmp_path: Path) -> None:
     """The owner cleared the folder."""
     provider = make()
-    task = (await provider.submit(FIRST)).task
+    task = (await paid(provider, FIRST)).task
     found = await ready(provider, task)
     server.outputs = saved({"filename": "other.mp4", "subfolder": "", "type": "output"})
 

@@ -1,5 +1,6 @@
 """Every route against the one contract; see `contract.py`. The table is printed at the end of the run."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -25,21 +26,24 @@ from bot.providers.base import (
     FindsByReference,
     HearsCallbacks,
     Provider,
+    Uploads,
 )
 from bot.ui import cards
 from bot.ui.answer import MONEY
 from tests.conftest import Clock, new_sqlite
-from tests.jobs.world import NotingAnnouncer
+from tests.jobs.world import PATIENCE, NotingAnnouncer
 from tests.providers.contract import (
     BATCH,
     CALLBACK,
     CONTRACT,
     LOOK_UP,
+    UPLOAD,
     Case,
     Expect,
     Rig,
     Stage,
     all_rigs,
+    paid,
     setup_for,
     until_ready,
 )
@@ -134,6 +138,35 @@ async def came_of(asked: Any) -> object:
 # The provider alone
 
 
+@happening(stages=(Stage.UPLOAD,))
+async def test_an_upload(rig: Rig, provider: Provider, case: Case) -> None:
+    """It comes before the paid call: whatever goes wrong, nothing was made."""
+    assert isinstance(provider, Uploads)
+    rig.arrange(case)
+
+    outcome = await came_of(provider.upload(rig.request("r-1", case)))
+
+    see(rig, rig.expected(case), case, outcome)
+    count(rig, rig.expected(case))
+
+
+@happening(Case.UPLOADED)
+async def test_an_upload_and_a_create(rig: Rig, provider: Provider, case: Case) -> None:
+    """Uploading makes nothing, however often; then the create is the one call that the submit posts."""
+    assert isinstance(provider, Uploads)
+    request = rig.request("r-1", case)
+    await provider.upload(request)
+    ready = await provider.upload(request)
+    assert (rig.creates, rig.tasks) == (0, 0)
+    uploaded = rig.uploaded
+
+    accepted = await provider.submit(ready)
+
+    assert rig.uploaded == uploaded > 0
+    await until_ready(rig, provider, accepted.task)
+    count(rig, rig.expected(case))
+
+
 @happening(stages=(Stage.CREATE,))
 async def test_a_create(rig: Rig, provider: Provider, case: Case) -> None:
     """Only what proves that nothing was made is a refusal; whatever happens, the create goes out once."""
@@ -141,7 +174,7 @@ async def test_a_create(rig: Rig, provider: Provider, case: Case) -> None:
         await provider.probe()
     rig.arrange(case)
 
-    outcome = await came_of(provider.submit(rig.request("r-1", case)))
+    outcome = await came_of(paid(provider, rig.request("r-1", case)))
 
     see(rig, rig.expected(case), case, outcome)
     count(rig, rig.expected(case))
@@ -151,7 +184,7 @@ async def test_a_create(rig: Rig, provider: Provider, case: Case) -> None:
 async def test_a_poll(rig: Rig, provider: Provider, case: Case) -> None:
     """A poll that goes wrong ends no job: the next one goes on. Unknown words are logged once."""
     expect = rig.expected(case)
-    accepted = await provider.submit(rig.request("r-1", case))
+    accepted = await paid(provider, rig.request("r-1", case))
     rig.arrange(case)
 
     with capture_logs() as logs:
@@ -175,7 +208,7 @@ async def test_a_poll(rig: Rig, provider: Provider, case: Case) -> None:
 async def test_a_download(rig: Rig, provider: Provider, case: Case, tmp_path: Path) -> None:
     """A clip arrives whole or not at all, and a later try may work: the paid clip is not given up."""
     expect = rig.expected(case)
-    accepted = await provider.submit(rig.request("r-1", case))
+    accepted = await paid(provider, rig.request("r-1", case))
     ready = await until_ready(rig, provider, accepted.task)
     into = tmp_path / "clips" / "clip.mp4"
     into.parent.mkdir()
@@ -203,7 +236,7 @@ async def test_a_clip(rig: Rig, provider: Provider, case: Case, tmp_path: Path) 
     rig.arrange(case)
     request = rig.request("r-1", case)
     assert request.variant in provider.variants
-    accepted = await provider.submit(request)
+    accepted = await paid(provider, request)
     assert isinstance(await provider.check(accepted.task), StillRendering)
 
     rig.between_polls()
@@ -219,7 +252,7 @@ async def test_a_clip(rig: Rig, provider: Provider, case: Case, tmp_path: Path) 
 @happening(Case.CLIP_PRIVATE)
 async def test_a_private_address(rig: Rig, provider: Provider, case: Case, tmp_path: Path) -> None:
     """A vendor's answer cannot make the bot ask its owner's own network."""
-    accepted = await provider.submit(rig.request("r-1", case))
+    accepted = await paid(provider, rig.request("r-1", case))
     ready = await until_ready(rig, provider, accepted.task)
 
     with pytest.raises(ProviderRejected) as caught:
@@ -246,10 +279,13 @@ async def test_a_probe(rig: Rig, provider: Provider, case: Case) -> None:
 @pytest.mark.parametrize(("kind", "case"), [pytest.param(rig, Case.CLIP, id=rig.name) for rig in RIGS])
 async def test_what_a_route_offers_is_in_the_contract(rig: Rig, provider: Provider) -> None:
     """Nothing that a provider offers goes untested, and no rig promises what is not there."""
+    assert isinstance(provider, Uploads) is rig.uploads
     assert isinstance(provider, FindsByReference) is rig.finds
     assert isinstance(provider, ChecksMany) is rig.batches
     assert isinstance(provider, HearsCallbacks) is rig.hears
-    assert not [case for case in (*LOOK_UP, *BATCH, *CALLBACK) if case in rig.lacks and not rig.lacks[case]]
+    assert not [
+        case for case in (*UPLOAD, *LOOK_UP, *BATCH, *CALLBACK) if case in rig.lacks and not rig.lacks[case]
+    ]
 
 
 @happening(Case.FOUND, Case.ABSENT, Case.LOOK_UP_500)
@@ -259,7 +295,7 @@ async def test_a_look_up(rig: Rig, provider: Provider, case: Case) -> None:
     request = rig.request("r-1", case)
     rig.arrange(Case.FOUND if case is Case.LOOK_UP_500 else case)
     with pytest.raises(ProviderUnsure):
-        await provider.submit(request)
+        await paid(provider, request)
     if case is Case.LOOK_UP_500:
         rig.arrange(case)
         with pytest.raises(ProviderError):
@@ -269,7 +305,7 @@ async def test_a_look_up(rig: Rig, provider: Provider, case: Case) -> None:
 
     if case is Case.ABSENT:
         assert isinstance(found, Absent)
-        found = await provider.submit(request)
+        found = await paid(provider, request)
     assert isinstance(found, Accepted)
     await until_ready(rig, provider, found.task)
     count(rig, rig.expected(case))
@@ -280,9 +316,9 @@ async def test_the_same_reference_twice(rig: Rig, provider: Provider, case: Case
     """A second create under one reference makes, and costs, nothing more."""
     assert isinstance(provider, FindsByReference)
     request = rig.request("r-1", case)
-    first = await provider.submit(request)
+    first = await paid(provider, request)
 
-    second = await came_of(provider.submit(request))
+    second = await came_of(paid(provider, request))
 
     if isinstance(second, ProviderUnsure):
         second = await provider.find(request.reference)
@@ -295,7 +331,7 @@ async def test_a_batch(rig: Rig, provider: Provider, case: Case) -> None:
     """Many tasks in one question; one that is not known is left out, and none is thereby failed."""
     assert isinstance(provider, ChecksMany)
     assert provider.most_checks >= 2
-    tasks = [(await provider.submit(rig.request(name, case))).task for name in ("r-1", "r-2")]
+    tasks = [(await paid(provider, rig.request(name, case))).task for name in ("r-1", "r-2")]
     rig.arrange(case)
     if case is Case.MANY_500:
         with pytest.raises(ProviderError):
@@ -315,7 +351,7 @@ async def test_a_batch(rig: Rig, provider: Provider, case: Case) -> None:
 async def test_a_callback(rig: Rig, provider: Provider, case: Case) -> None:
     """A callback is a hint at most; what is not genuine, or no longer, says nothing."""
     assert isinstance(provider, HearsCallbacks)
-    accepted = await provider.submit(rig.request("r-1", case))
+    accepted = await paid(provider, rig.request("r-1", case))
     headers, body = rig.callback(accepted.task, case)
 
     heard = provider.hear(headers, body)
@@ -477,6 +513,43 @@ async def test_what_the_member_reads_after_a_create(run: Run, rig: Rig, case: Ca
             job = await run.rounds(10, *ENDS)
             assert (job.state, rig.creates) == (State.UNSURE, 1)
             assert "This may have been charged; I will not pay twice by myself." in run.card()
+
+
+@happening(stages=(Stage.UPLOAD,))
+async def test_what_the_member_reads_after_an_upload(run: Run, rig: Rig, case: Case) -> None:
+    """No attempt was begun and nothing is in doubt: it is refused, or made the next time."""
+    expect = rig.expected(case)
+    assert expect.cause
+    rig.arrange(case)
+
+    job = await run.rounds(1, *ENDS)
+
+    assert (rig.creates, job.attempt, job.reference) == (0, 0, None)
+    if ProviderRejected in expect.raises:
+        assert (job.state, job.cause, job.charge) == (State.FAILED, expect.cause, Charge.NONE)
+        assert f"{cards.WHY[expect.cause]} {MONEY[Charge.NONE]}" in run.card()
+        assert run.board.told == [("route", expect.cause)]
+    else:
+        assert (job.state, job.cause) == (State.QUEUED, Cause.BUSY)
+        assert "Nothing is charged until it starts." in run.card()
+        job = await run.rounds(40, *ENDS)
+        assert (job.state, job.attempt, rig.creates, rig.tasks) == (State.DELIVERED, 1, 1, 1)
+
+
+@happening(Case.UPLOAD_STOPPED)
+async def test_a_stop_during_the_upload(run: Run, rig: Rig, case: Case) -> None:
+    """The grace is over before anything was paid: the job is in the line again, and nobody has to decide."""
+    rig.arrange(case)
+    running = asyncio.create_task(run.engine.run(grace=timedelta(0)))
+    async with asyncio.timeout(PATIENCE):
+        await rig.server.uploading.wait()
+
+    run.engine.stop()
+    await running
+
+    job = await run.job()
+    assert (job.state, job.attempt, job.not_before, job.stumbles) == (State.QUEUED, 0, None, 0)
+    count(rig, rig.expected(case))
 
 
 @happening(Case.CLIP, stages=(Stage.CHECK, Stage.FETCH))

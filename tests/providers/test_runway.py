@@ -1,8 +1,6 @@
 """Runway's own API: what it is sent, against a server that refuses what the documentation refuses."""
 
-import io
 import itertools
-import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -11,14 +9,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from PIL import Image
 from pydantic import SecretStr
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Broke, StillRendering
-from bot.providers.base import Balance, Capabilities, ClipRequest, Picture
+from bot.providers.base import Balance, Capabilities, ClipRequest
 from bot.providers.runway import Runway, RunwaySettings
-from tests.providers.conftest import picture
+from tests.providers.conftest import heavy, picture
+from tests.providers.contract import paid
 from tests.servers.runway import RunwayServer
 
 FIRST = ClipRequest(
@@ -36,18 +34,6 @@ async def server(clip: bytes) -> AsyncIterator[RunwayServer]:
 def runway(server: RunwayServer, http: aiohttp.ClientSession) -> Runway:
     settings = RunwaySettings(api_key=SecretStr(server.api_key), base_url=server.base_url)
     return Runway(http=http, settings=settings, allow_private_addresses=True)
-
-
-def heavy(last: int = 0) -> Picture:
-    """A picture that is too large for a data URI: noise does not compress."""
-    pixels = os.urandom(1200 * 1100 * 3)
-    return _png(pixels, (1200, 1100 - last))
-
-
-def _png(pixels: bytes, size: tuple[int, int]) -> Picture:
-    file = io.BytesIO()
-    Image.frombytes("RGB", size, pixels[: size[0] * size[1] * 3]).save(file, "PNG", compress_level=1)
-    return Picture(data=file.getvalue(), media_type="image/png", width=size[0], height=size[1])
 
 
 def offered() -> Iterator[Any]:
@@ -79,7 +65,7 @@ async def test_everything_that_is_offered_is_taken(
     runway: Runway, server: RunwayServer, wish: ClipRequest, can: Capabilities
 ) -> None:
     """The documented fields, types and values of each model, and no others."""
-    await runway.submit(wish)
+    await paid(runway, wish)
 
     body = server.creates[0].body
     assert server.creates[0].path == ("/v1/image_to_video" if wish.picture else "/v1/text_to_video")
@@ -97,14 +83,14 @@ async def test_everything_that_is_offered_is_taken(
 
 async def test_without_words_none_are_sent(runway: Runway, server: RunwayServer) -> None:
     """An empty promptText is refused; gen4_turbo does without."""
-    await runway.submit(replace(FIRST, variant="gen4_turbo", prompt=""))
+    await paid(runway, replace(FIRST, variant="gen4_turbo", prompt=""))
 
     assert "promptText" not in server.creates[0].body
 
 
 async def test_silence_is_asked_for(runway: Runway, server: RunwayServer) -> None:
     """Sound costs up to twice as much, and what happens without the field is not documented."""
-    await runway.submit(replace(FIRST, variant="veo3.1", seconds=8, quality="1080p"))
+    await paid(runway, replace(FIRST, variant="veo3.1", seconds=8, quality="1080p"))
 
     assert server.creates[0].body["audio"] is False
     assert server.creates[0].body["ratio"] == "1920:1080"
@@ -115,10 +101,10 @@ async def test_an_emoji_counts_twice(runway: Runway, server: RunwayServer, lengt
     """The limit of 1000 is one of UTF-16 units."""
     wish = replace(FIRST, prompt="🌊" * length)
     if taken:
-        await runway.submit(wish)
+        await paid(runway, wish)
     else:
         with pytest.raises(ProviderRejected) as caught:
-            await runway.submit(wish)
+            await paid(runway, wish)
         assert caught.value.cause is Cause.BAD_INPUT
 
 
@@ -137,11 +123,12 @@ async def test_what_no_model_can_do_is_not_sent(
     runway: Runway, server: RunwayServer, wish: ClipRequest
 ) -> None:
     """Whatever came through the checks before: nothing is paid for it."""
-    with pytest.raises(ProviderRejected) as caught:
-        await runway.submit(wish)
+    for asked in (runway.upload, runway.submit):
+        with pytest.raises(ProviderRejected) as caught:
+            await asked(wish)
+        assert caught.value.cause is Cause.BAD_INPUT
 
-    assert caught.value.cause is Cause.BAD_INPUT
-    assert server.creates == []
+    assert (server.creates, server.calls) == ([], {})
 
 
 # Pictures
@@ -150,7 +137,7 @@ async def test_what_no_model_can_do_is_not_sent(
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 async def test_a_small_picture_goes_along(runway: Runway, server: RunwayServer, kind: str) -> None:
     """With the prefix and the right type, without which Runway refuses it."""
-    await runway.submit(replace(FIRST, picture=picture(kind=kind)))
+    await paid(runway, replace(FIRST, picture=picture(kind=kind)))
 
     uri = server.creates[0].body["promptImage"]
     assert uri.startswith(f"data:image/{kind.lower()};base64,")
@@ -160,8 +147,8 @@ async def test_a_small_picture_goes_along(runway: Runway, server: RunwayServer, 
 async def test_large_pictures_are_uploaded_first(runway: Runway, server: RunwayServer) -> None:
     """Above 5 MB of text; the form's fields come before the file."""
     first, last = heavy(), heavy(last=2)
-    await runway.submit(
-        replace(FIRST, variant="veo3.1", seconds=8, quality="720p", picture=first, end_picture=last)
+    await paid(
+        runway, replace(FIRST, variant="veo3.1", seconds=8, quality="720p", picture=first, end_picture=last)
     )
 
     assert server.creates[0].body["promptImage"] == [
@@ -172,16 +159,25 @@ async def test_large_pictures_are_uploaded_first(runway: Runway, server: RunwayS
     assert {tuple(each.fields) for each in server.uploads.values()} == {("key", "policy")}
 
 
-@pytest.mark.parametrize("status", ["400", "403", "500", "503"])
-async def test_an_upload_that_fails_costs_nothing(runway: Runway, server: RunwayServer, status: str) -> None:
-    """It comes before the paid call, so it is surely not taken; the next attempt asks for a new form."""
-    server.next_upload = status
-    wish = replace(FIRST, picture=heavy())
-    with pytest.raises(ProviderBusy):
-        await runway.submit(wish)
+async def test_a_picture_that_was_not_uploaded_is_not_sent(runway: Runway, server: RunwayServer) -> None:
+    """Runway would refuse it: nothing is asked."""
+    with pytest.raises(ProviderRejected) as caught:
+        await runway.submit(replace(FIRST, picture=heavy()))
+
+    assert caught.value.cause is Cause.BROKEN
     assert server.creates == []
 
-    await runway.submit(wish)
+
+@pytest.mark.parametrize("status", ["400", "403", "500", "503"])
+async def test_an_upload_that_fails_costs_nothing(runway: Runway, server: RunwayServer, status: str) -> None:
+    """It comes before the paid call; the next attempt asks for a new form."""
+    server.next_upload = status
+    wish = replace(FIRST, picture=heavy())
+    with pytest.raises(ProviderUnsure):
+        await runway.upload(wish)
+    assert server.creates == []
+
+    await paid(runway, wish)
 
     assert server.creates[0].body["promptImage"] == "runway://upload-2"
 
@@ -198,7 +194,7 @@ async def test_uploads_only_to_the_internet(
     settings = RunwaySettings(api_key=SecretStr(server.api_key), base_url=server.base_url)
 
     with pytest.raises(ProviderRejected) as caught:
-        await Runway(http=http, settings=settings).submit(replace(FIRST, picture=heavy()))
+        await Runway(http=http, settings=settings).upload(replace(FIRST, picture=heavy()))
 
     assert caught.value.cause is Cause.BROKEN
     assert server.creates == []
@@ -217,7 +213,7 @@ async def test_no_credit_is_told_by_its_words(
     server.next_create = status
 
     with pytest.raises(ProviderRejected) as caught:
-        await runway.submit(FIRST)
+        await paid(runway, FIRST)
 
     assert caught.value.cause is Cause.NO_CREDIT
 
@@ -227,14 +223,14 @@ async def test_too_many_in_a_day_wait_for_minutes(runway: Runway, server: Runway
     server.next_create = "429"
 
     with pytest.raises(ProviderBusy) as caught:
-        await runway.submit(FIRST)
+        await paid(runway, FIRST)
 
     assert caught.value.retry_after == timedelta(minutes=5)
 
 
 async def test_throttled_is_waiting_and_running_has_progress(runway: Runway, server: RunwayServer) -> None:
     """A task above the account's number is held back, not failed."""
-    task = (await runway.submit(FIRST)).task
+    task = (await paid(runway, FIRST)).task
 
     server.next_poll = "throttled"
     assert await runway.check(task) == StillRendering(queued=True)
@@ -263,14 +259,14 @@ async def test_why_a_task_failed_and_what_it_cost(
 ) -> None:
     """Moderation is charged in full unless the task says otherwise; of the rest only the task tells."""
     server.fail_with, server.failures_cost, server.polls_until_done = code, cost, 0
-    task = (await runway.submit(FIRST)).task
+    task = (await paid(runway, FIRST)).task
 
     assert await runway.check(task) == Broke(cause, charged=charged)
 
 
 async def test_a_deleted_task_is_no_outcome(runway: Runway, server: RunwayServer) -> None:
     """404 is also what a task may answer that is not known yet."""
-    task = (await runway.submit(FIRST)).task
+    task = (await paid(runway, FIRST)).task
     server.tasks.clear()
 
     with pytest.raises(ProviderRejected) as caught:

@@ -194,6 +194,8 @@ class ComfyUIServer(LoopbackServer):
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         self.calls["POST /upload/image"] += 1
+        if bad := await self.upload_arrived(request):
+            return bad
         form = await request.post()
         image, folder = form["image"], str(form.get("subfolder", ""))
         assert isinstance(image, web.FileField)

@@ -4,6 +4,8 @@
         server.next_create = "429"        # one create call goes wrong, see FAULTS
         server.next_poll = "html"         # one poll
         server.next_clip = "truncated"    # one download, see CLIP_FAULTS
+    server.next_upload = "500"        # one upload of a picture, where there are any
+    await server.uploading.wait()     # until one has come
         assert len(server.creates) == 1   # every create call that arrived, whatever came of it
 
 Nothing here sleeps or looks at a clock.
@@ -65,6 +67,8 @@ class LoopbackServer(ABC):
         self.next_create: str | None = None
         self.next_poll: str | None = None
         self.next_clip: str | None = None
+        self.next_upload: str | None = None
+        self.uploading = asyncio.Event()
         self.retry_after: str | None = None  # sent with every 429
         self.private_address = "http://127.0.0.2:9/clip.mp4"
         self._closing = asyncio.Event()
@@ -128,6 +132,12 @@ class LoopbackServer(ABC):
             case "huge":
                 return web.json_response({"padding": "x" * (8 * 1024 * 1024)})
         return None
+
+    async def upload_arrived(self, request: web.Request) -> web.StreamResponse | None:
+        """The bad answer to the upload of a picture, as `next_upload` wants it; None for a good one."""
+        fault, self.next_upload = self.next_upload, None
+        self.uploading.set()
+        return await self.silence() if fault == "never" else await self.misbehave(request, fault)
 
     async def answer(self, request: web.Request, fault: str | None, body: object) -> web.StreamResponse:
         """The answer to what was done, as the fault wants it."""

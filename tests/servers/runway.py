@@ -57,7 +57,6 @@ class RunwayServer(LoopbackServer):
         self.credits = 100_000
         self.fail_with: str | None = None  # tasks fail, with this failureCode; "" for none
         self.failures_cost: bool | None = True  # None: a failed task tells no cost
-        self.next_upload: str | None = None  # a bare status for the multipart POST
         self.upload_address: str | None = None  # instead of this server's own
         self.links_expire = False
 
@@ -168,9 +167,9 @@ class RunwayServer(LoopbackServer):
         )
 
     async def _store_upload(self, request: web.Request) -> web.StreamResponse:
-        fault, self.next_upload = self.next_upload, None
-        if fault:
-            return web.Response(status=int(fault))
+        self.calls["POST /bucket"] += 1
+        if bad := await self.upload_arrived(request):
+            return bad
         uri = f"runway://upload-{request.match_info['name']}"
         names: list[str] = []
         async for part in await request.multipart():

@@ -24,7 +24,7 @@ ITS_OWN = "the clip is asked only where the server itself is"
 class Current(Rig):
     server: ComfyUIServer
     name = "comfyui"
-    finds = True
+    uploads = finds = True
     lacks: ClassVar = {
         Case.MODERATED_AT_ONCE: "a model of one's own moderates nothing",
         Case.MODERATED_LATER: "a model of one's own moderates nothing",
@@ -39,6 +39,7 @@ class Current(Rig):
     knobs: ClassVar = USUAL | {
         Case.BAD_PICTURE: nothing,
         Case.BAD_KEY: knob(next_create="401"),
+        Case.UPLOAD_BAD_KEY: knob(next_upload="401"),
         Case.WAITS: knob(next_poll="waits"),
         Case.CANCELLED: knob(next_poll="cancelled"),
         Case.FAILED: knob(fail_with="CUDA out of memory", polls_until_done=0),

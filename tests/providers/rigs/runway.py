@@ -12,14 +12,15 @@ from pydantic import SecretStr
 from bot.errors import Cause
 from bot.providers.base import ClipRequest
 from bot.providers.runway import Runway, RunwaySettings
-from tests.providers.conftest import picture
-from tests.providers.contract import USUAL, Case, Rig, Setup, broke, knob, nothing
+from tests.providers.conftest import heavy, picture
+from tests.providers.contract import UPLOAD, USUAL, Case, Rig, Setup, broke, knob, nothing
 from tests.servers.runway import RunwayServer
 
 
 class RunwayPictures(Rig):
     server: RunwayServer
     name = "runway: picture"
+    uploads = True
     lacks: ClassVar = {
         Case.MODERATED_AT_ONCE: "Runway moderates tasks that it has taken",
         Case.CLOCK_AHEAD: "its key is sent as it is: no clock is involved",
@@ -60,10 +61,14 @@ class RunwayPictures(Rig):
 
     def request(self, reference: str, case: Case) -> ClipRequest:
         request = replace(self.first, reference=reference)
+        if case in UPLOAD:
+            return replace(request, picture=heavy())
         return replace(request, picture=picture(600, 100)) if case is Case.BAD_PICTURE else request
 
 
 class RunwayWords(RunwayPictures):
     name = "runway: words"
-    lacks: ClassVar = RunwayPictures.lacks | {Case.BAD_PICTURE: "a clip from words alone has no picture"}
+    lacks: ClassVar = RunwayPictures.lacks | dict.fromkeys(
+        (Case.BAD_PICTURE, *UPLOAD), "a clip from words alone has no picture"
+    )
     first: ClassVar = replace(RunwayPictures.first, picture=None, ratio="9:16")
