@@ -20,7 +20,6 @@ FAIL_POINTS = (
     "discord.answered",
     "route.answered",
     "engine.pictures",
-    "engine.uploaded",
     "engine.paying",
     "engine.looked_up",
     "engine.checked",

@@ -25,10 +25,15 @@ PICTURE = (Path(__file__).parent / "data" / "harbour.jpg").read_bytes()
 
 
 async def animate(
-    animatic: root.Animatic, channel: int, prompt: str = "waves", *, guild: int | None = None
+    animatic: root.Animatic,
+    channel: int,
+    prompt: str = "waves",
+    *,
+    guild: int | None = None,
+    attached: bytes = PICTURE,
 ) -> Job:
     """What `/animate` does with the desk."""
-    picture = await normalise(PICTURE, animatic.menu.models["kling"].can.picture)
+    picture = await normalise(attached, animatic.menu.models["kling"].can.picture)
     plan = animatic.desk.plan(Ask(prompt=prompt, has_picture=True))
     who = Who(id=1, channel_id=channel, guild_id=guild)
     return await animatic.desk.request(who, plan, Pictures(first=picture))

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from bot import __main__ as root
 from bot.config import load
@@ -17,11 +18,18 @@ from tests.forked import Forked, environment
 from tests.servers.discord import CHANNEL_ID, TOKEN, DiscordServer, Message
 from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
+from tests.servers.runway import RunwayServer
 
 STALE_SECONDS = 3
 PRICE_CENTS = 35
-VARIANTS = {"makevid": "kling", "kling": "kling-2.6"}
-OTHERS = {"makevid": "luma", "kling": "kling-3.0"}
+KEY = "test-key"
+PROVIDERS: dict[str, Callable[..., Any]] = {
+    "makevid": MakevidServer,
+    "kling": KlingServer,
+    "runway": RunwayServer,
+}
+VARIANTS = {"makevid": "kling", "kling": "kling-2.6", "runway": "gen4_turbo"}
+OTHERS = {"makevid": "luma", "kling": "kling-3.0", "runway": "gen4.5"}
 
 
 @dataclass
@@ -35,7 +43,7 @@ class Site:
     database: str
     discord: DiscordServer
     route: str
-    provider: MakevidServer | KlingServer
+    provider: MakevidServer | KlingServer | RunwayServer
     channel: int
     animatic: root.Animatic
     processes: list[Forked]
@@ -53,7 +61,7 @@ class Site:
             other = "kling" if self.route == "makevid" else "makevid"
             fallback = f'fallback = "{other}"\nfallback_variant = "{VARIANTS[other]}"'
             its_route = (
-                f'[routes.{other}]\napi_key = "test-key"\nbase_url = "{self.fallback.base_url}"\n'
+                f'[routes.{other}]\napi_key = "{KEY}"\nbase_url = "{self.fallback.base_url}"\n'
                 "first_poll_seconds = 0.2"
             )
         path.write_text(
@@ -75,7 +83,7 @@ class Site:
             active_total = 1000
             [routes.{self.route}]
             slots = {self.slots}
-            api_key = "test-key"
+            api_key = "{KEY}"
             base_url = "{self.provider.base_url}"
             first_poll_seconds = 0.2
             [models.kling]
@@ -183,11 +191,8 @@ async def open_site(
     folder.mkdir()
     clip = small_clip()
     async with AsyncExitStack() as stack:
-        provider: MakevidServer | KlingServer
-        if route == "kling":
-            provider = await stack.enter_async_context(KlingServer(clip=clip, polls_until_done=0))
-        else:
-            provider = await stack.enter_async_context(MakevidServer(clip=clip, polls_until_done=0))
+        server = PROVIDERS[route](clip=clip, api_key=KEY, polls_until_done=0)
+        provider = await stack.enter_async_context(server)
         site = Site(folder, database, discord, route, provider, channel, None, [], slots)  # type: ignore[arg-type]
         site.animatic = await stack.enter_async_context(root.build(load(site.config("parent"))))
         await stack.enter_async_context(site.animatic.bot)

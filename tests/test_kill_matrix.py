@@ -41,7 +41,7 @@ Row = tuple[Any, ...]  # a route, what goes on there, and where in it a process 
 
 def all_rows() -> set[str]:
     """The points of all rows, those of `make matrix` as well; without which time it is that a process passes."""
-    rows = [*lives.ASKED, *lives.WORKED, *lives.AFTER, *lives.PROBED, *lives.REROUTED]
+    rows = [*lives.ASKED, *lives.WORKED, *lives.AFTER, *lives.PROBED, *lives.REROUTED, *lives.UPLOADED]
     rows += [row for life in lives.LIVES.values() for row in life.rows]
     rows += [row for clicks in lives.CLICKS.values() for row in clicks]
     rows += [row for ends in (pairs.ASKED, pairs.WORKED) for some in ends.values() for row in some]
@@ -146,6 +146,7 @@ async def test_a_process_may_die_anywhere(database: str, discord: DiscordServer,
     rows: list[Row] = [(route, lives.die_working, row) for route, row in lives.WORKED_ROWS]
     rows += [(route, lives.die_asking, row) for route, row in lives.ASKED_ROWS]
     rows += [(route, lives.die_in_a_life, *row) for route, *row in lives.LIFE_ROWS if row[0] != "kept"]
+    rows += [("runway", lives.die_uploading, row) for row in lives.UPLOADED_ROWS]
     rows += [(route, lives.die_probing, row) for route in ROUTES for row in lives.PROBED if EVERY_ROW]
     rows += [(route, lives.die_rerouting, row) for route in ROUTES for row in lives.REROUTED if EVERY_ROW]
     await live_through_all(database, discord, tmp_path, rows)
@@ -208,8 +209,17 @@ async def test_a_process_may_die_serving_commands(
             await live_through_all(database, discord, folder, [row])
 
 
+def name_of(row: Row) -> str:
+    route, die, *where = row
+    return " ".join([route, die.__name__, *where])
+
+
 async def live_through_all(database: str, discord: DiscordServer, folder: Path, rows: Sequence[Row]) -> None:
-    """On databases of their own, some at once; all failures are told at the end."""
+    """On databases of their own, some at once; all failures are told at the end.
+
+    With ANIMATIC_ROWS in the environment, a regular expression, only those whose names it is found in.
+    """
+    rows = [row for row in rows if re.search(os.environ.get("ANIMATIC_ROWS", ""), name_of(row))]
     fresh = databases(database, folder)
     if database.startswith("postgresql"):
         discord.nonce_window = 0  # the next machine comes so late that only a look at the channel helps
@@ -228,7 +238,7 @@ async def live_through_all(database: str, discord: DiscordServer, folder: Path, 
                         site = await stack.enter_async_context(here)
                     await die(site, *where)
             except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - all rows are told of at the end
-                return f"{route} {die.__name__} {', '.join(where)}: {type(error).__name__} {error}"
+                return f"{name_of(row)}: {type(error).__name__} {error}"
         return None
 
     outcomes = await asyncio.gather(*(live_through(number, row) for number, row in enumerate(rows)))

@@ -625,7 +625,6 @@ class Engine:
             log.exception("upload_broke")
             await self._settle(job, self._busy(job, BUSY_PAUSE))
             return None
-        reach("engine.uploaded")
         return uploaded
 
     async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import pytest
 
@@ -200,6 +199,10 @@ async def die_removing(site: Site, row: str, *, block: bool = False) -> None:
     assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
     assert len(site.provider.creates) == 1
     await site.check_jobs()
+
+
+async def die_removing_and_blocking(site: Site, row: str) -> None:
+    await die_removing(site, row, block=True)
 
 
 async def die_keeping(site: Site, row: str) -> None:
@@ -582,7 +585,7 @@ WHAT_FOLLOWS: dict[str, Callable[[Site, str], Awaitable[None]]] = {
     "keep": die_keeping,
     "redraw": die_redrawing,
     "remove": die_removing,
-    "remove_and_block": partial(die_removing, block=True),
+    "remove_and_block": die_removing_and_blocking,
     "change": die_changing_settings,
     "note": die_noting,
     "pause": die_pausing,

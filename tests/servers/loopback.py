@@ -4,8 +4,8 @@
         server.next_create = "429"        # one create call goes wrong, see FAULTS
         server.next_poll = "html"         # one poll
         server.next_clip = "truncated"    # one download, see CLIP_FAULTS
-    server.next_upload = "500"        # one upload of a picture, where there are any
-    await server.uploading.wait()     # until one has come
+        server.next_upload = "500"        # one upload of a picture, where there are any
+        await server.uploading.wait()     # until one has come
         assert len(server.creates) == 1   # every create call that arrived, whatever came of it
 
 Nothing here sleeps or looks at a clock.
