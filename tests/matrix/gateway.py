@@ -75,6 +75,7 @@ async def die_greeting(site: Site, row: str) -> None:
     """A hello is said once, or not at all; the server is known."""
 
     async def invite() -> None:
+        await until(lambda: '"event": "ready"' in site.logs())  # what is told before is no news to discord.py
         await site.discord.invite(GUILD_ID + 1, site.channel)
 
     await serve_until_killed(site, row, invite)

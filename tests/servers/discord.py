@@ -290,6 +290,7 @@ class DiscordServer:
         """Somebody adds the bot to a server that has a channel where it may write."""
         self.guilds.append(guild_id)
         guild = _guild(guild_id)
+        del guild["unavailable"]  # said only of servers that it was in before
         guild["roles"][0]["permissions"] = str((1 << 50) - 1)
         guild["channels"] = [{"id": str(channel_id), "type": 0, "name": "general", "position": 0}]
         guild["members"] = [
