@@ -122,6 +122,7 @@ class Engine:
         self._forget_servers_after = forget_servers_after
         self._schedule = Schedule(store=store, can=self._can, now=now)
         self._batching = {route for route, provider in providers.items() if isinstance(provider, ChecksMany)}
+        self._uploading = {route: one for route, one in providers.items() if isinstance(one, Uploads)}
         self._members = Members(store)
         self._moderation = Moderation(store)
         self._comparisons = Comparisons(store)
@@ -559,8 +560,8 @@ class Engine:
             return
         reference = job.reference or f"{job.id}-{job.attempt + 1}"
         request = _request(job, reference, pictures, self.callback(job.route, reference))
-        provider = self._providers[job.route]
-        if isinstance(provider, Uploads) and self._may_pay(term):
+        provider = self._uploading.get(job.route)
+        if provider and self._may_pay(term):
             uploaded = await self._uploaded(job, provider, request)
             if uploaded is None:
                 return
