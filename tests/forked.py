@@ -17,9 +17,7 @@ from bot import failpoints
 ROOT = Path(__file__).parent.parent
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(
-    ["bot.__main__", "bot.logs", "bot.jobs.audit", "rich.progress", "typer.rich_utils", "tests.asking"]
-)
+_forks.set_forkserver_preload(["tests.preloaded"])
 
 
 def _program(

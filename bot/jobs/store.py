@@ -1274,7 +1274,7 @@ AWAY = ("08", "53", "57")  # classes: no connection, no resources (disk, memory,
 
 def _committed(work: Callable[..., object]) -> None:
     """A fail point behind every transaction there is, by the name of the function that wrote it."""
-    reach("store.committed", work.__qualname__.partition(".<locals>")[0])
+    reach("store.committed", getattr(work, "__qualname__", "").partition(".<locals>")[0])
 
 
 async def _again_and_again(ask: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
@@ -1359,23 +1359,26 @@ def _writing(engine: AsyncEngine) -> AsyncEngine:
 
 
 def _migrate(connection: Connection) -> None:
-    config = _alembic()
-    ours, theirs = _revisions(connection, config)
-    if ours != theirs:
+    if _revision(connection) != _head():
+        config = _alembic()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def _require_head(connection: Connection) -> None:
-    ours, theirs = _revisions(connection, _alembic())
-    if ours != theirs:
+    if (theirs := _revision(connection)) != _head():
         raise SchemaDiffers(theirs)
 
 
-def _revisions(connection: Connection, config: AlembicConfig) -> tuple[str | None, str | None]:
-    """Of the newest schema that this program knows, and of the database's."""
-    ours = ScriptDirectory.from_config(config).get_current_head()
-    return ours, MigrationContext.configure(connection).get_current_revision()
+def _revision(connection: Connection) -> str | None:
+    """Of the schema that the database has."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@cache
+def _head() -> str | None:
+    """Of the newest schema that this program knows. Every migration is read for it."""
+    return ScriptDirectory.from_config(_alembic()).get_current_head()
 
 
 def _alembic() -> AlembicConfig:

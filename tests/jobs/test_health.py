@@ -211,8 +211,8 @@ async def test_other_processes_learn_of_it(world: World) -> None:
 
 @pytest.fixture
 def spare(store: Store, clock: Clock, tmp_path: Path) -> World:
-    """Kling on two routes: a gateway, and the vendor's own while that is down."""
-    gateway, vendor, announcer = ScriptedProvider(), ScriptedProvider(), NotingAnnouncer()
+    """Kling on two routes: a gateway, which wants pictures first, and the vendor's own while that is down."""
+    gateway, vendor, announcer = UploadingProvider(), ScriptedProvider(), NotingAnnouncer()
     models = make_menu().models
     kling = replace(models["kling"], fallback=Way(route="vendor", variant="kling-v2"))
     menu = Menu(models={"kling": kling, "runway": models["runway"]}, default="kling")
@@ -264,16 +264,15 @@ async def test_jobs_go_the_other_way_and_new_ones_come_back(spare: World) -> Non
 
 async def test_a_job_whose_upload_was_refused_goes_the_other_way(spare: World) -> None:
     """The key is the owner's to mend; no attempt was begun with it."""
-    uploading = UploadingProvider()
-    spare.engine._providers["makevid"] = uploading  # type: ignore[index]
-    uploading.on_upload.append(ProviderRejected(Cause.BAD_KEY))
+    assert isinstance(spare.provider, UploadingProvider)
+    spare.provider.on_upload.append(ProviderRejected(Cause.BAD_KEY))
     job = await spare.ask()
     await spare.engine.run_due()
     await pass_by(spare, 20)
 
     done = await spare.now(job)
     assert (done.state, done.route, done.attempt) == (State.DELIVERED, "vendor", 1)
-    assert uploading.submits == []
+    assert spare.provider.submits == []
     assert spare.announcer.told == [("makevid", Cause.BAD_KEY)]
 
 

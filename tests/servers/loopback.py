@@ -84,7 +84,9 @@ class LoopbackServer(ABC):
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         self.add_routes(app)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=5, lingering_time=0
+        )  # for no rest of a body
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
