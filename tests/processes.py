@@ -11,6 +11,7 @@ from typing import Any
 
 from bot import __main__ as root
 from bot.config import load
+from bot.failpoints import KILLED
 from bot.jobs.machine import OPEN, Job, State
 from tests.asking import animate
 from tests.cogs.conftest import small_clip
@@ -187,13 +188,17 @@ async def open_site(
     *,
     route: str = "makevid",
     slots: int = 10,
+    first_dies_at: str = "",
 ) -> AsyncIterator[Site]:
+    """`first_dies_at`: where a process ends that opens the database before anybody else."""
     folder.mkdir()
     clip = small_clip()
     async with AsyncExitStack() as stack:
         server = PROVIDERS[route](clip=clip, api_key=KEY, polls_until_done=0)
         provider = await stack.enter_async_context(server)
         site = Site(folder, database, discord, route, provider, channel, None, [], slots)  # type: ignore[arg-type]
+        if first_dies_at:
+            assert await (await site.start("first", fail_at=first_dies_at)).wait() == KILLED
         site.animatic = await stack.enter_async_context(root.build(load(site.config("parent"))))
         await stack.enter_async_context(site.animatic.bot)
         site.animatic.bot.serves_commands = False

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -27,7 +26,7 @@ from bot.jobs.machine import OPEN, State
 from tests.asking import DECIDED, compare
 from tests.conftest import new_sqlite
 from tests.forked import ROOT
-from tests.matrix import EVERY_ROW, ROUTES, decisions, gateway, lives, pairs
+from tests.matrix import EVERY_ROW, Row, decisions, gateway, lives, pairs
 from tests.processes import PRICE_CENTS, Site, open_site
 from tests.servers.discord import DiscordServer
 
@@ -36,22 +35,20 @@ MANY_JOBS = int(os.environ.get("ANIMATIC_KILLED_JOBS", "30"))
 LEAST_KILLS = 6
 COMPARISONS = 8
 
-Row = tuple[Any, ...]  # a route, what goes on there, and where in it a process dies
-
-
-def all_rows() -> set[str]:
-    """The points of all rows, those of `make matrix` as well; without which time it is that a process passes."""
-    rows = [*lives.ASKED, *lives.WORKED, *lives.AFTER, *lives.PROBED, *lives.REROUTED, *lives.UPLOADED]
-    rows += [row for life in lives.LIVES.values() for row in life.rows]
-    rows += [row for clicks in lives.CLICKS.values() for row in clicks]
-    rows += [row for ends in (pairs.ASKED, pairs.WORKED) for some in ends.values() for row in some]
-    rows += [row for _, row in (*decisions.DECISIONS, *decisions.TAKEN_AWAY, *gateway.SERVED)]
-    rows += decisions.FOR_THE_OWNER
-    return {re.sub(r":\d+$", "", row) for row in rows}
+ALL = [
+    *lives.ROWS,
+    *lives.CLICK_ROWS,
+    *pairs.ROWS,
+    *decisions.DECIDED_ROWS,
+    *decisions.TAKEN_ROWS,
+    *decisions.OWNER_ROWS,
+    *gateway.ROWS,
+]
+AT_A_START = "store.migrated"  # its row is a test of its own
 
 
 def moves_of(point: str) -> set[str]:
-    return {row.removeprefix(f"{point}/") for row in all_rows() if row.startswith(f"{point}/")}
+    return {row.point.removeprefix(f"{point}/") for row in ALL if row.point.startswith(f"{point}/")}
 
 
 def test_every_fail_point_is_in_the_matrix() -> None:
@@ -67,7 +64,7 @@ def test_every_fail_point_is_in_the_matrix() -> None:
     }
 
     assert reached == set(FAIL_POINTS)
-    assert {row.partition("/")[0] for row in all_rows()} == set(FAIL_POINTS)
+    assert {row.point.partition("/")[0] for row in ALL} | {AT_A_START} == set(FAIL_POINTS)
     assert {what for what, _ in decisions.DECISIONS} == decisions.WHAT_FOLLOWS.keys() == {*DECIDED, "redraw"}
 
 
@@ -138,50 +135,32 @@ async def databases(kind: str, folder: Path) -> AsyncIterator[str]:
         yield url.set(database=name).render_as_string(hide_password=False)
 
 
-async def test_a_process_may_die_anywhere(database: str, discord: DiscordServer, tmp_path: Path) -> None:
-    """One create, one post, balanced money, for every fail point; and a doubt only where nobody can tell.
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(lives.ROWS, id="in the life of a clip"),
+        pytest.param(pairs.ROWS, id="in a comparison"),
+        pytest.param([*lives.CLICK_ROWS, *decisions.TAKEN_ROWS], id="at a click"),
+        pytest.param(decisions.DECIDED_ROWS, id="at a decision"),
+    ],
+)
+async def test_a_process_may_die_anywhere(
+    database: str, discord: DiscordServer, tmp_path: Path, rows: Sequence[Row]
+) -> None:
+    """One create, one post, balanced money; a doubt only where nobody can tell; what was clicked or decided is done wholly or
+    not at all, and what follows from it is done by the next process before anything is paid.
 
-    `make matrix` runs every row on both routes.
+    `make matrix` runs every row, on both routes.
     """
-    rows: list[Row] = [(route, lives.die_working, row) for route, row in lives.WORKED_ROWS]
-    rows += [(route, lives.die_asking, row) for route, row in lives.ASKED_ROWS]
-    rows += [(route, lives.die_in_a_life, *row) for route, *row in lives.LIFE_ROWS if row[0] != "kept"]
-    rows += [("runway", lives.die_uploading, row) for row in lives.UPLOADED_ROWS]
-    rows += [(route, lives.die_probing, row) for route in ROUTES for row in lives.PROBED if EVERY_ROW]
-    rows += [(route, lives.die_rerouting, row) for route in ROUTES for row in lives.REROUTED if EVERY_ROW]
     await live_through_all(database, discord, tmp_path, rows)
 
 
 async def test_a_process_may_sleep_anywhere(database: str, discord: DiscordServer, tmp_path: Path) -> None:
-    """One create, one post, balanced money also where a process goes on with what others took over meanwhile."""
-    rows: list[Row] = [
-        (route, lives.sleep_and_wake, *row)
-        for route, *row in lives.SLEEPING_ROWS
-        if not (row[0].startswith("store.uncommitted/") and "sqlite" in database)
-    ]
-    await live_through_all(database, discord, tmp_path, rows)
-
-
-async def test_a_process_may_die_anywhere_in_a_comparison(
-    database: str, discord: DiscordServer, tmp_path: Path
-) -> None:
-    """Two creates, and one post with both clips or one each, for every fail point of a comparison."""
-    rows: list[Row] = [(route, pairs.die_in_a_comparison, *row) for route, *row in pairs.COMPARED_ROWS]
-    await live_through_all(database, discord, tmp_path, rows)
-
-
-async def test_a_process_may_die_at_a_click(database: str, discord: DiscordServer, tmp_path: Path) -> None:
-    """Cancel, *Try again*, *Let it go*, /queue's posting: done wholly or not at all. What is to be taken away goes."""
-    rows: list[Row] = [(route, lives.die_at_a_click, *row) for route in ROUTES for row in lives.CLICK_ROWS]
-    rows += [(route, lives.die_in_a_life, *row) for route, *row in lives.LIFE_ROWS if row[0] == "kept"]
-    rows += [(route, decisions.die_taking_away, *row) for route in ROUTES for row in decisions.TAKEN_ROWS]
-    await live_through_all(database, discord, tmp_path, rows)
-
-
-async def test_a_process_may_die_at_a_decision(database: str, discord: DiscordServer, tmp_path: Path) -> None:
-    """What was decided holds, once, and what follows from it is done by the next process before anything is paid."""
-    rows: list[Row] = [
-        (route, decisions.WHAT_FOLLOWS[what], row) for route in ROUTES for what, row in decisions.DECIDED_ROWS
+    """The same where a process goes on with what others took over meanwhile."""
+    rows = [
+        row
+        for row in lives.SLEEPING_ROWS
+        if not (row.point.startswith("store.uncommitted/") and "sqlite" in database)
     ]
     await live_through_all(database, discord, tmp_path, rows)
 
@@ -190,28 +169,31 @@ async def test_a_process_may_die_before_the_owner_knows(
     database: str, discord: DiscordServer, tmp_path: Path
 ) -> None:
     """The next one tells of a route in trouble. One row after the other: the owner of all is the same, and so is the text."""
-    rows = [(route, row) for route in ROUTES for row in decisions.OWNER_ROWS]
-    for number, (route, row) in enumerate(rows):
+    for number, row in enumerate(decisions.OWNER_ROWS):
         discord.messages.clear()
         (folder := tmp_path / str(number)).mkdir()
-        await live_through_all(database, discord, folder, [(route, decisions.die_telling_the_owner, row)])
+        await live_through_all(database, discord, folder, [row])
 
 
 async def test_a_process_may_die_serving_commands(
     database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One row after the other, each with a Discord of its own: whose gateway it is, all commands and clicks go to."""
-    rows = [(route, *row) for route in ROUTES for row in gateway.SERVED_ROWS]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(gateway.ROWS):
         async with DiscordServer() as discord:
             monkeypatch.setattr(Route, "BASE", discord.api_base)
             (folder := tmp_path / str(number)).mkdir()
             await live_through_all(database, discord, folder, [row])
 
 
-def name_of(row: Row) -> str:
-    route, die, *where = row
-    return " ".join([route, die.__name__, *where])
+@pytest.mark.empty
+async def test_a_process_may_die_in_its_first_start(
+    database: str, discord: DiscordServer, tmp_path: Path
+) -> None:
+    """The tables are there, or the next process makes them."""
+    async with open_site(tmp_path / "site", database, discord, first_dies_at=AT_A_START) as site:
+        job = await site.ask()
+        await lives.recover(site, job)
 
 
 async def live_through_all(database: str, discord: DiscordServer, folder: Path, rows: Sequence[Row]) -> None:
@@ -219,26 +201,26 @@ async def live_through_all(database: str, discord: DiscordServer, folder: Path, 
 
     With ANIMATIC_ROWS in the environment, a regular expression, only those whose names it is found in.
     """
-    rows = [row for row in rows if re.search(os.environ.get("ANIMATIC_ROWS", ""), name_of(row))]
+    wanted = os.environ.get("ANIMATIC_ROWS", "")
+    rows = [row for row in rows if (EVERY_ROW or row.usual) and re.search(wanted, row.name)]
     fresh = databases(database, folder)
     if database.startswith("postgresql"):
         discord.nonce_window = 0  # the next machine comes so late that only a look at the channel helps
     turns, making = asyncio.Semaphore(AT_ONCE), asyncio.Lock()
 
     async def live_through(number: int, row: Row) -> str | None:
-        route, die, *where = row
         async with turns:
             try:
                 channel = 900000000000100000 + number
                 async with AsyncExitStack() as stack:
                     async with making:  # one at a time: else the server takes us for asleep in a transaction
                         here = open_site(
-                            folder / f"row-{number}", await anext(fresh), discord, channel, route=route
+                            folder / f"row-{number}", await anext(fresh), discord, channel, route=row.route
                         )
                         site = await stack.enter_async_context(here)
-                    await die(site, *where)
+                    await row.goes_on(site, *row.where)
             except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - all rows are told of at the end
-                return f"{name_of(row)}: {type(error).__name__} {error}"
+                return f"{row.name}: {type(error).__name__} {error}"
         return None
 
     outcomes = await asyncio.gather(*(live_through(number, row) for number, row in enumerate(rows)))

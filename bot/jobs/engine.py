@@ -615,7 +615,8 @@ class Engine:
         try:
             uploaded = await provider.upload(request)
         except ProviderError as error:
-            log.warning("upload_failed", cause=error.cause, detail=error.detail)
+            if not isinstance(error, ProviderBusy):
+                log.warning("upload_failed", cause=error.cause, detail=error.detail)
             await self._settle(job, self._not_taken(job, error))
             await self._failed(job.route, error)
             return None

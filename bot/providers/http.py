@@ -112,7 +112,7 @@ async def call(
             method, _parsed(url), data=body, headers=sent, timeout=limits, allow_redirects=False
         ) as response:
             if method != "GET":
-                reach("route.answered")
+                reach("route.answered", "call")
             return await _answer(response, sent, largest)
 
 
@@ -153,7 +153,7 @@ async def upload(
             _reaching(session, allow_private=allow_private) as allowed,
             allowed.post(address, data=form, timeout=limits, allow_redirects=False) as response,
         ):
-            reach("route.answered")
+            reach("route.answered", "upload")
             return await _answer(response, {}, LARGEST_ANSWER)
 
 

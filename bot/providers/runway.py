@@ -21,7 +21,7 @@ from pydantic import Field
 from bot.errors import Cause, ProviderBusy, ProviderRejected, ProviderUnsure
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules, Price
-from bot.providers.http import Answer, File, call, download, masked, retry_after, upload
+from bot.providers.http import AFTER_NO_CONNECTION, Answer, File, call, download, masked, retry_after, upload
 from bot.providers.settings import Address, Key, WebRouteSettings
 
 log = structlog.get_logger(__name__)
@@ -301,16 +301,17 @@ class Runway:
         address, fields, uri = (_at(answer.body, key) for key in ("uploadUrl", "fields", "runwayUri"))
         if not (isinstance(address, str) and isinstance(fields, dict) and isinstance(uri, str)):
             raise ProviderUnsure(Cause.UNREADABLE, _detail(answer, "no upload"))
-        stored = await upload(
-            self._http,
-            address,
-            {str(name): str(value) for name, value in fields.items()},
-            File(key="file", name=name, data=picture.data, media_type=picture.media_type),
-            time_limit=timedelta(seconds=self._settings.request_timeout),
-            allow_private=self._allow_private,
-        )
+        form = {str(name): str(value) for name, value in fields.items()}
+        file = File(key="file", name=name, data=picture.data, media_type=picture.media_type)
+        limit = timedelta(seconds=self._settings.request_timeout)
+        try:
+            stored = await upload(
+                self._http, address, form, file, time_limit=limit, allow_private=self._allow_private
+            )
+        except ProviderUnsure as error:
+            raise _not_stored(error.detail) from error
         if stored.status >= 300:  # the form is used up: the next attempt asks for a new one
-            raise ProviderUnsure(Cause.NO_ANSWER, _detail(stored))
+            raise _not_stored(_detail(stored))
         return replace(picture, uploaded=uri)
 
     def _failure(self, task: object) -> Broke:
@@ -322,6 +323,11 @@ class Runway:
         if code.startswith(_MODERATED):
             return Broke(Cause.MODERATION, charged=True if charged is None else charged)
         return Broke(Cause.BAD_INPUT if code.startswith(_BAD_ASSET) else Cause.BROKEN, charged=charged)
+
+
+def _not_stored(detail: str) -> ProviderBusy:
+    """Another server holds the pictures: what is wrong there says nothing against the route."""
+    return ProviderBusy(f"upload: {detail}", retry_after=AFTER_NO_CONNECTION)
 
 
 def _options(request: ClipRequest) -> dict[str, object]:

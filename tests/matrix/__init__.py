@@ -6,7 +6,9 @@ all of them on both routes, `make test` those of which another is not the like.
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from bot.failpoints import KILLED
 from bot.jobs.machine import Job, State
@@ -14,7 +16,32 @@ from tests.forked import Forked
 from tests.processes import PRICE_CENTS, Site, until_async
 
 EVERY_ROW = "ANIMATIC_EVERY_ROW" in os.environ
-ROUTES = ("makevid", "kling") if EVERY_ROW else ("makevid",)  # where both go the same way
+ROUTES = ("kling", "makevid")  # first those that take long: Kling is asked for a while whether it has a job
+
+
+@dataclass(frozen=True)
+class Row:
+    """What goes on on a route, and in it where a process dies: the last of `where`. `usual`: `make test` has it too."""
+
+    route: str
+    goes_on: Callable[..., Awaitable[None]]
+    where: tuple[str, ...]
+    usual: bool = True
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.route, self.goes_on.__name__, *self.where])
+
+    @property
+    def point(self) -> str:
+        """Without the number of times that it is passed before."""
+        return re.sub(r":\d+$", "", self.where[-1])
+
+
+def on_both(goes_on: Callable[..., Awaitable[None]], *where: str, usual: bool = True) -> list[Row]:
+    """Where both routes go the same way."""
+    return [Row(route, goes_on, where, usual and route == "makevid") for route in ROUTES]
+
 
 MAY_MOVE = {
     (None, State.DRAFT),

@@ -14,7 +14,7 @@ from bot.jobs.machine import NOBODY, OPEN, Job, State
 from bot.jobs.members import Members
 from bot.jobs.moderation import Moderation, Verdict
 from tests.asking import DECIDED, animate, asker, compare, member
-from tests.matrix import EVERY_ROW, asking, check, deliver, killed, next_machine, work_until
+from tests.matrix import asking, check, deliver, killed, on_both, work_until
 from tests.matrix.pairs import check_comparison, comparison_of, end_the_vote
 from tests.processes import PRICE_CENTS, Site
 from tests.servers.discord import GUILD_ID, OWNER_ID, Fault
@@ -84,13 +84,6 @@ SELDOM_ROWS = {
     ("alert", "store.committed/Store.remember"),
     ("forget", "store.committed/Cancelled"),
 }
-DECIDED_ROWS = [
-    (what, row)
-    for what, row in DECISIONS
-    if EVERY_ROW or (what not in SELDOM and (what, row) not in SELDOM_ROWS)
-]
-TAKEN_ROWS = [(why, row) for why, row in TAKEN_AWAY if EVERY_ROW or why not in SELDOM]
-OWNER_ROWS = [row for row in FOR_THE_OWNER if EVERY_ROW or row in FOR_THE_OWNER[::2]]
 
 
 async def work_on(site: Site, *jobs: Job) -> list[Job]:
@@ -550,8 +543,12 @@ async def die_redrawing(site: Site, row: str) -> None:
     assert await DECIDED["report"](site.animatic, site.channel, job.id)
     await DECIDED["keep"](site.animatic, site.channel, job.id)
     await killed(await site.start("first", fail_at=row))
-    working = await site.start(second := next_machine(site))
-    assert await site.stop(second, working) == 0, site.logs()
+
+    async def drawn_again() -> bool:
+        [told] = [message for message in site.discord.visible if message.channel_id == site.channel + 500_000]
+        return told.edits == 2
+
+    await work_until(site, drawn_again)
     assert ["Reported, and kept" in message for message in messages()] == [True]
     assert await store.money(job.id) == {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
     await site.check_jobs()
@@ -604,3 +601,17 @@ WHAT_FOLLOWS: dict[str, Callable[[Site, str], Awaitable[None]]] = {
     "delete_card": die_deleting_a_card,
     "forget": die_forgetting,
 }
+
+DECIDED_ROWS = [
+    one
+    for what, row in DECISIONS
+    for one in on_both(WHAT_FOLLOWS[what], row, usual=what not in SELDOM and (what, row) not in SELDOM_ROWS)
+]
+TAKEN_ROWS = [
+    one for why, row in TAKEN_AWAY for one in on_both(die_taking_away, why, row, usual=why not in SELDOM)
+]
+OWNER_ROWS = [
+    one
+    for row in FOR_THE_OWNER
+    for one in on_both(die_telling_the_owner, row, usual=row in FOR_THE_OWNER[::2])
+]

@@ -18,7 +18,7 @@ from bot.jobs.health import Trouble
 from bot.jobs.machine import OPEN, Job, State
 from bot.jobs.tables import jobs
 from tests.asking import CLICKED, animate
-from tests.matrix import EVERY_ROW, ROUTES, asking, check, check_moves, killed, next_machine
+from tests.matrix import ROUTES, Row, asking, check, check_moves, killed, next_machine, on_both
 from tests.processes import PRICE_CENTS, Site, until
 from tests.servers.discord import TOKEN, Fault
 from tests.servers.kling import KlingServer
@@ -29,7 +29,6 @@ ASKED = ("store.committed/Store._add_all", "discord.answered/POST messages", "st
 NEVER_QUEUED = ASKED[:2]
 # A worker, from its start to its stop.
 WORKED = (
-    "store.migrated",
     "alive.touched",
     "store.committed/Store.beat",
     "store.committed/Store.forget_guilds",
@@ -43,7 +42,7 @@ WORKED = (
     "store.uncommitted/Begun",
     "store.committed/Begun",
     "engine.paying",
-    "route.answered",
+    "route.answered/call",
     "store.uncommitted/Accepted",
     "store.committed/Accepted",
     "discord.answered/PATCH messages",
@@ -69,8 +68,8 @@ AFTER = {
     "store.committed/Store.rescue": "engine.checked",
     "store.committed/Store.bury": "engine.checked",
     "engine.found": "discord.answered/POST messages",
-    "engine.looked_up": "route.answered",
-    "store.committed/Found": "route.answered",
+    "engine.looked_up": "route.answered/call",
+    "store.committed/Found": "route.answered/call",
 }
 # The gateway cannot be asked by our reference; Kling can, and for many tasks at once.
 ONLY_ON = {
@@ -81,47 +80,18 @@ ONLY_ON = {
 }
 AT_STOP = {"engine.stopped", "store.committed/Store.release"}
 # Between the intent to pay and the commit of the answer nobody can tell, where the route (makevid) has no look-up.
-IN_DOUBT = {"store.committed/Begun", "engine.paying", "route.answered", "store.uncommitted/Accepted"}
+IN_DOUBT = {"store.committed/Begun", "engine.paying", "route.answered/call", "store.uncommitted/Accepted"}
 # Beside those and those of one route, where the two go apart.
 ROUTES_DIFFER = {"store.committed/Store.rescue", "store.committed/Accepted"}
 # Before anything is done for a clip; or one is the like of another, which `make test` has.
 SELDOM = {
-    *WORKED[:8],
+    *WORKED[:7],
     "store.committed/Begun",
     "store.committed/Store._cards_gone",
     "store.committed/Store.release",
     "store.committed/Store.bury",
     "store.committed/Found",
 }
-
-ASKED_ROWS = [(route, row) for route in ROUTES for row in ASKED]
-WORKED_ROWS = [
-    (route, row)
-    for route in (
-        "kling",
-        "makevid",
-    )  # first those that take long: Kling is asked for a while whether it has it
-    for row in (*WORKED, *AFTER)
-    if ONLY_ON.get(row, route) == route
-    if EVERY_ROW or row not in SELDOM
-    if EVERY_ROW or route == "makevid" or row in IN_DOUBT | ROUTES_DIFFER | ONLY_ON.keys()
-]
-# A process that sleeps until others have taken its job over. Inside of a transaction only on PostgreSQL: SQLite has one writer.
-SLEEPING_ROWS: list[tuple[str, ...]] = [
-    (route, row)
-    for route, row in WORKED_ROWS
-    if row not in AT_STOP and row not in WORKED[:8]
-    if EVERY_ROW
-    or (route, row)
-    in {
-        ("makevid", "engine.pictures"),
-        ("makevid", "engine.paying"),
-        ("makevid", "announcer.fitted"),
-        ("makevid", "store.uncommitted/Accepted"),
-    }
-]
-if EVERY_ROW:
-    SLEEPING_ROWS += [(route, "discord.answered/POST messages", "private") for route in ROUTES]
 
 
 async def die_asking(site: Site, row: str) -> None:
@@ -178,11 +148,10 @@ async def recover(site: Site, job: Job, *, doubt: bool = False, queued: bool = T
     assert len(site.provider.creates) <= 1
 
 
-async def sleep_and_wake(site: Site, row: str, what: str = "") -> None:
+async def sleep_and_wake(site: Site, what: str, row: str) -> None:
     """A process stands still at the point, another one takes over; then the first goes on as if nothing were."""
     job = await site.ask()
-    if what:
-        await LIVES[what].arrange(site, job)
+    await LIVES[what].arrange(site, job)
     if row in AFTER:
         await killed(await site.start("before", fail_at=earlier(site, row)))
     sleeping = await site.start("first", halt_at=row)
@@ -238,6 +207,16 @@ async def broken(site: Site, _job: Job) -> None:
 
 async def link_gone(site: Site, _job: Job) -> None:
     site.provider.expire_links()
+
+
+async def nothing(_site: Site, _job: Job) -> None:
+    """All goes well."""
+
+
+async def gone(site: Site, _job: Job) -> None:
+    """It was made, and the provider has lost it before anybody could fetch it."""
+    site.provider.expire_links()
+    site.provider.fail_with = "deleted"
 
 
 async def left_over(site: Site, _job: Job) -> None:
@@ -308,6 +287,20 @@ class Life:
 
 
 LIVES = {
+    "well": Life(rows=(), arrange=nothing),
+    "taken over": Life(
+        rows=("store.committed/Store.rescue",), arrange=nothing, before="store.committed/Store.claim"
+    ),
+    "taken over, paid": Life(
+        rows=("store.committed/Store.rescue",),
+        arrange=nothing,
+        before="route.answered/call",
+        end=State.UNSURE,
+        routes=("makevid",),
+    ),
+    "gone": Life(
+        rows=("store.committed/Broke",), arrange=gone, before="store.committed/Ready", end=State.FAILED
+    ),
     "refused": Life(
         rows=("store.committed/Refused", "discord.answered/PATCH messages"),
         arrange=refused,
@@ -332,13 +325,6 @@ LIVES = {
     "left over": Life(rows=("engine.file_cleared",), arrange=left_over),
     "down": Life(rows=("store.committed/Store.forget",), arrange=down),
 }
-LIFE_ROWS = [
-    (route, what, row)
-    for what, life in LIVES.items()
-    for route in life.routes
-    for row in life.rows
-    if EVERY_ROW or life.often
-]
 
 
 async def die_in_a_life(site: Site, what: str, row: str) -> None:
@@ -360,6 +346,7 @@ async def die_in_a_life(site: Site, what: str, row: str) -> None:
     assert await site.stop(second, recovering) == 0, site.logs()
     assert "Traceback" not in site.logs(), site.logs()
 
+    assert list(site.folder.glob("*/clips/.*")) == []  # no half of a download
     posts = [post.id for post in site.discord.posts() if f"{job.id}.mp4" in post.shown]
     assert posts == ([job.post_id] if job.state is State.DELIVERED else [])
     money = await site.animatic.store.money(job.id)
@@ -412,8 +399,7 @@ async def die_rerouting(site: Site, row: str) -> None:
 
 
 # Runway wants a large picture uploaded before the paid call: an address is asked for, and the picture goes there.
-UPLOADED = ("route.answered", "route.answered:2")
-UPLOADED_ROWS = [row for row in UPLOADED if EVERY_ROW or row == UPLOADED[-1]]
+UPLOADED = ("route.answered/call", "route.answered/upload")
 
 
 async def die_uploading(site: Site, row: str) -> None:
@@ -433,12 +419,6 @@ CLICKS = {
     "let_go": ("store.uncommitted/GaveUp", "store.committed/GaveUp"),
     "redeliver": ("store.uncommitted/Redelivered", "store.committed/Redelivered"),
 }
-CLICK_ROWS = [
-    (click, row)
-    for click, rows in CLICKS.items()
-    for row in rows
-    if EVERY_ROW or row.startswith("store.committed/") or click == "try_again"
-]
 
 
 async def die_at_a_click(site: Site, click: str, row: str) -> None:
@@ -453,7 +433,7 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
     elif click != "cancel":
         if isinstance(site.provider, KlingServer):
             site.provider.silent = True  # else it would tell of the task, and leave no doubt
-        await killed(await site.start("first", fail_at="route.answered"))
+        await killed(await site.start("first", fail_at="route.answered/call"))
         working = await site.start(second)
         job = await site.ended(job, State.UNSURE)
         assert await site.stop(second, working) == 0
@@ -490,3 +470,50 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
     assert len(site.provider.tasks) == creates
     assert len(site.posts()) == (state is State.DELIVERED)
     await site.check_jobs()
+
+
+ROWS = [
+    *(
+        Row(
+            route,
+            die_working,
+            (row,),
+            row not in SELDOM and (route == "makevid" or row in IN_DOUBT | ROUTES_DIFFER | ONLY_ON.keys()),
+        )
+        for route in ROUTES
+        for row in (*WORKED, *AFTER)
+        if ONLY_ON.get(row, route) == route
+    ),
+    *(one for row in ASKED for one in on_both(die_asking, row)),
+    *(
+        Row(route, die_in_a_life, (what, row), life.often and route == "makevid")
+        for what, life in LIVES.items()
+        if what != "kept"
+        for route in life.routes
+        for row in life.rows
+    ),
+    *(Row("runway", die_uploading, (row,), row == UPLOADED[-1]) for row in UPLOADED),
+    *(one for row in PROBED for one in on_both(die_probing, row, usual=False)),
+    *(one for row in REROUTED for one in on_both(die_rerouting, row, usual=False)),
+]
+CLICK_ROWS = [
+    *(
+        one
+        for click, rows in CLICKS.items()
+        for row in rows
+        for one in on_both(
+            die_at_a_click, click, row, usual=row.startswith("store.committed/") or click == "try_again"
+        )
+    ),
+    *(one for row in LIVES["kept"].rows for one in on_both(die_in_a_life, "kept", row, usual=False)),
+]
+# A process that sleeps until others have taken its job over. Inside of a transaction only on PostgreSQL: SQLite has one writer.
+ASLEEP = {"engine.pictures", "engine.paying", "announcer.fitted", "store.uncommitted/Accepted"}
+SLEEPING_ROWS = [
+    *(
+        Row(one.route, sleep_and_wake, ("well", *one.where), one.route == "makevid" and one.point in ASLEEP)
+        for one in ROWS
+        if one.goes_on is die_working and one.point not in AT_STOP and one.point not in WORKED[:7]
+    ),
+    *on_both(sleep_and_wake, "private", "discord.answered/POST messages", usual=False),
+]

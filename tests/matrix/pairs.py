@@ -9,12 +9,11 @@ from bot.jobs.machine import OPEN, Job, State
 from bot.jobs.tables import comparisons
 from tests.asking import compare
 from tests.forked import Forked
-from tests.matrix import EVERY_ROW, asking, check_moves, deliver, killed, next_machine
+from tests.matrix import ROUTES, Row, asking, check_moves, deliver, killed, next_machine
 from tests.matrix.lives import much_later
 from tests.processes import PRICE_CENTS, Site, until, until_async
 from tests.servers.discord import Fault
 from tests.servers.kling import KlingServer
-from tests.servers.makevid import MakevidServer
 
 # Points that only a comparison comes to, and others where it goes another way than a clip by itself, by what becomes of it:
 # never queued; both clips in one post, also where each of two machines has one of them, the provider neither any more, or one
@@ -42,14 +41,14 @@ WORKED = {
     ),
     "two machines": (BEGUN, "discord.answered/POST messages", NOTED, "store.committed/Store.pass_on"),
     "clips gone": ("discord.answered/POST messages",),
-    "one found": ("route.answered:2",),
+    "one found": ("route.answered/call:2",),
     "apart": (
         "store.committed/Comparisons.spoil",
         "discord.answered/POST messages",
         "store.committed/Posted",
     ),
     "one refused": ("store.committed/Comparisons.spoil",),
-    "one in doubt": ("route.answered:2",),
+    "one in doubt": ("route.answered/call:2",),
     "result": (
         "store.committed/Comparisons.reveal",
         "discord.answered/PATCH messages",
@@ -66,20 +65,12 @@ SELDOM = {
 IN_ONE_POST = {"together", "two machines", "clips gone", "one found", "result"}
 ALONE = {"one refused": State.FAILED, "one in doubt": State.UNSURE}  # what becomes of the other
 ONLY_FOUND = "one found"  # the gateway cannot be asked; all other ends are alike on both routes
-COMPARED_ROWS = [
-    (route, end, row)
-    for route in ("kling", "makevid")
-    for ends in (ASKED, WORKED)
-    for end, rows in ends.items()
-    if (route == "kling") == (end == ONLY_FOUND) or (EVERY_ROW and end != ONLY_FOUND)
-    for row in rows
-    if EVERY_ROW or (end, row) not in SELDOM
-]
 
 
 async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
     """Two creates, and one post with both clips or one each."""
-    store, second = site.animatic.store, next_machine(site)
+    store = site.animatic.store
+    second = "third" if end == "two machines" else next_machine(site)
     if row in ASKED.get(end, ()):
         await asking(site, row, "compare")
         jobs = await store.open_jobs()
@@ -104,10 +95,10 @@ async def die_in_a_comparison(site: Site, end: str, row: str) -> None:
     assert len(jobs) == 2
     if end == "clips gone":
         site.provider.expire_links()
-        if isinstance(site.provider, MakevidServer):
-            site.provider.fail_with = "deleted"
-        else:
+        if isinstance(site.provider, KlingServer):
             site.provider.forgets = True
+        else:
+            site.provider.fail_with = "deleted"
 
     recovering = await site.start(second)
     if end == "one in doubt":
@@ -196,3 +187,18 @@ async def check_comparison(site: Site, jobs: list[Job], end: str) -> None:
     assert (comparison.post_id is not None) == (comparison.closes_at is not None) == together
     assert (comparison.spoiled_at is not None) == (not together)
     assert (comparison.revealed_at is not None) == (end == "result")
+
+
+ROWS = [
+    Row(
+        route,
+        die_in_a_comparison,
+        (end, row),
+        (end, row) not in SELDOM and (route == "kling") == (end == ONLY_FOUND),
+    )
+    for route in ROUTES
+    for ends in (ASKED, WORKED)
+    for end, rows in ends.items()
+    if route == "kling" or end != ONLY_FOUND
+    for row in rows
+]

@@ -170,11 +170,12 @@ async def test_a_picture_that_was_not_uploaded_is_not_sent(runway: Runway, serve
 
 @pytest.mark.parametrize("status", ["400", "403", "500", "503"])
 async def test_an_upload_that_fails_costs_nothing(runway: Runway, server: RunwayServer, status: str) -> None:
-    """It comes before the paid call; the next attempt asks for a new form."""
+    """It comes before the paid call, and says nothing against the route; the next attempt asks for a new form."""
     server.next_upload = status
     wish = replace(FIRST, picture=heavy())
-    with pytest.raises(ProviderUnsure):
+    with pytest.raises(ProviderBusy) as failed:
         await runway.upload(wish)
+    assert not failed.value.away
     assert server.creates == []
 
     await paid(runway, wish)

@@ -53,6 +53,7 @@ class Message:
     at: float
     reactions: list[str] = field(default_factory=list)
     deleted: bool = False
+    edits: int = 0
 
     @property
     def shown(self) -> str:
@@ -436,6 +437,7 @@ class DiscordServer:
             if isinstance(components, str):
                 return _refusal(400, 50035, components)
             message.data["components"] = components
+        message.edits += 1
         return _json(message.data)
 
     async def _delete(self, request: web.Request) -> web.Response:
