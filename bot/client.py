@@ -55,13 +55,18 @@ PERMISSIONS = discord.Permissions(
 )
 
 
+def change(method: str, path: str) -> str:
+    """A request to Discord by its method and the last plain word of its path: `POST messages`, `PUT reactions`, …"""
+    words = [part for part in path.split("/") if part.isascii() and part.isalpha()]
+    return f"{method} {words[-1]}"
+
+
 def watched() -> aiohttp.TraceConfig:
-    """A fail point behind every request that has changed something at Discord: `POST messages`, `PUT reactions`, …"""
+    """A fail point behind every request that has changed something at Discord."""
 
     async def answered(_session: object, _context: object, request: aiohttp.TraceRequestEndParams) -> None:
         if request.method != "GET" and request.response.ok:
-            words = [part for part in request.url.path.split("/") if part.isascii() and part.isalpha()]
-            reach("discord.answered", f"{request.method} {words[-1]}")
+            reach("discord.answered", change(request.method, request.url.path))
 
     trace = aiohttp.TraceConfig()
     trace.on_request_end.append(answered)

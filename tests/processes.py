@@ -15,7 +15,8 @@ from bot.failpoints import KILLED
 from bot.jobs.machine import OPEN, Job, State
 from tests.asking import animate
 from tests.cogs.conftest import small_clip
-from tests.forked import Forked, environment
+from tests.forked import ROOT, Forked, environment
+from tests.servers.comfyui import ComfyUIServer
 from tests.servers.discord import CHANNEL_ID, TOKEN, DiscordServer, Message
 from tests.servers.kling import KlingServer
 from tests.servers.makevid import MakevidServer
@@ -24,13 +25,17 @@ from tests.servers.runway import RunwayServer
 STALE_SECONDS = 3
 PRICE_CENTS = 35
 KEY = "test-key"
+WORKFLOW = ROOT / "docs" / "comfyui-workflow.json"
 PROVIDERS: dict[str, Callable[..., Any]] = {
     "makevid": MakevidServer,
     "kling": KlingServer,
     "runway": RunwayServer,
+    "comfyui": lambda *, clip, api_key, polls_until_done: ComfyUIServer(
+        clip=clip, polls_until_done=polls_until_done
+    ),
 }
-VARIANTS = {"makevid": "kling", "kling": "kling-2.6", "runway": "gen4_turbo"}
-OTHERS = {"makevid": "luma", "kling": "kling-3.0", "runway": "gen4.5"}
+VARIANTS = {"makevid": "kling", "kling": "kling-2.6", "runway": "gen4_turbo", "comfyui": "wan"}
+OTHERS = {"makevid": "luma", "kling": "kling-3.0", "runway": "gen4.5", "comfyui": "wan"}
 
 
 @dataclass
@@ -44,7 +49,7 @@ class Site:
     database: str
     discord: DiscordServer
     route: str
-    provider: MakevidServer | KlingServer | RunwayServer
+    provider: MakevidServer | KlingServer | RunwayServer | ComfyUIServer
     channel: int
     animatic: root.Animatic
     processes: list[Forked]
@@ -57,7 +62,9 @@ class Site:
         """Of one machine: all is shared but the folder of clips, and the shard."""
         path, shard = self.folder / f"{machine}.toml", self.shards.get(machine)
         shards = "" if shard is None else f"shard_ids = [{shard}]\nshard_count = {len(self.shards)}"
-        fallback, its_route = "", ""
+        access, fallback, its_route = f'api_key = "{KEY}"', "", ""
+        if self.route == "comfyui":
+            access = f'workflows.wan.file = "{WORKFLOW.as_posix()}"'
         if self.fallback:
             other = "kling" if self.route == "makevid" else "makevid"
             fallback = f'fallback = "{other}"\nfallback_variant = "{VARIANTS[other]}"'
@@ -84,7 +91,7 @@ class Site:
             active_total = 1000
             [routes.{self.route}]
             slots = {self.slots}
-            api_key = "{KEY}"
+            {access}
             base_url = "{self.provider.base_url}"
             first_poll_seconds = 0.2
             [models.kling]

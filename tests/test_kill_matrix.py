@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import asyncpg
@@ -20,6 +21,7 @@ import pytest
 from discord.http import Route
 from sqlalchemy.engine import make_url
 
+from bot.client import change
 from bot.failpoints import FAIL_POINTS
 from bot.jobs import machine
 from bot.jobs.machine import OPEN, State
@@ -51,16 +53,30 @@ def moves_of(point: str) -> set[str]:
     return {row.point.removeprefix(f"{point}/") for row in ALL if row.point.startswith(f"{point}/")}
 
 
+@cache
+def sources() -> list[tuple[str, ast.Module]]:
+    return [
+        (path.relative_to(ROOT).as_posix(), ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted((ROOT / "bot").rglob("*.py"))
+    ]
+
+
+def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
+    """Of these functions and methods."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", None))
+            if name in names:
+                yield node
+
+
 def test_every_fail_point_is_in_the_matrix() -> None:
     """The names in the source are those in the list, and each is in a row."""
     reached = {
         call.args[0].value
-        for path in sorted((ROOT / "bot").rglob("*.py"))
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Name)
-        and call.func.id == "reach"
-        and isinstance(call.args[0], ast.Constant)
+        for _, tree in sources()
+        for call in calls(tree, "reach")
+        if isinstance(call.args[0], ast.Constant)
     }
 
     assert reached == set(FAIL_POINTS)
@@ -69,12 +85,8 @@ def test_every_fail_point_is_in_the_matrix() -> None:
 
 
 def test_every_commit_is_in_the_matrix() -> None:
-    """Whatever writes does it with the store's one way to write, and a process has died behind it."""
-    writers = {
-        name
-        for path in sorted((ROOT / "bot").rglob("*.py"))
-        for name in transactions(ast.parse(path.read_text(encoding="utf-8")))
-    }
+    """Behind whatever writes a process has died."""
+    writers = {name for _, tree in sources() for name in transactions(tree)}
     moves = {outcome.__name__ for outcome in machine.Outcome.__args__}
     in_others = {"Claimed", "Rescued", "TriedAgain"}  # Store.claim, .rescue and .reserve_again
     never_written = {"StillRendering"}
@@ -93,11 +105,7 @@ def transactions(tree: ast.Module) -> Iterator[str]:
                     yield ".".join(names)
                 else:
                     yield from look(child, (*names, child.name))
-            elif (
-                isinstance(child, ast.Lambda)
-                and child.args.args[:1]
-                and child.args.args[0].arg == "connection"
-            ):
+            elif isinstance(child, ast.Lambda) and [one.arg for one in child.args.args] == ["connection"]:
                 yield ".".join(names)
             else:
                 yield from look(child, names)
@@ -105,9 +113,25 @@ def transactions(tree: ast.Module) -> Iterator[str]:
     yield from look(tree, ())
 
 
+def test_nothing_goes_past_the_fail_points() -> None:
+    """The store has one way to write, what it writes has a name to go by, reading writes nothing; routes are asked by one module."""
+    for name, tree in sources():
+        if name.startswith("bot/jobs/"):
+            works = {ast.unparse(call.args[0]) for call in calls(tree, "writing", "_write", "_writing")}
+            known = ("work", "lambda connection: ", "_setting(", "engine")
+            assert [work for work in works if not work.startswith(known)] == [], name
+        begun = [call for call in calls(tree, "begin") if not call.args]
+        assert len(begun) == (3 if name == "bot/jobs/store.py" else 0), name  # beat, _write and open_store
+        for reading in (node for node in ast.walk(tree) if isinstance(node, ast.AsyncWith)):
+            if any(list(calls(item, "reading", "snapshot", "connect")) for item in reading.items):
+                assert not list(calls(reading, "insert", "update", "delete")), f"{name}:{reading.lineno}"
+        if name.startswith("bot/providers/") and name != "bot/providers/http.py":
+            assert not list(calls(tree, "request", "post", "put", "patch")), name
+
+
 async def test_every_change_at_discord_is_in_the_matrix() -> None:
-    """Whatever a process may change there, one has died behind it."""
-    assert moves_of("discord.answered") == DiscordServer().changes
+    """Whatever a process may change there, one has died behind it; no test with commands asks for anything else."""
+    assert moves_of("discord.answered") == {change(*one) for one in DiscordServer().changing}
 
 
 @pytest.fixture

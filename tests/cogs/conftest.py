@@ -30,6 +30,7 @@ from simcord.components import walk_components
 from simcord.enums import OverwriteType
 
 from bot import __main__ as root
+from bot.client import change
 from bot.config import (
     Config,
     DataSettings,
@@ -44,6 +45,7 @@ from bot.jobs.machine import OPEN, Job, State
 from bot.providers.makevid import MakevidSettings
 from bot.ui.announcer import file_name, media_of
 from tests.conftest import new_sqlite
+from tests.servers.discord import DiscordServer
 from tests.servers.makevid import MakevidServer
 
 ERASE = "Delete for everybody"
@@ -371,6 +373,9 @@ async def open_town(folder: Path) -> AsyncIterator[Town]:
             yield town
         finally:
             await env.shutdown()
+    # Behind each of these a process has died, see tests/test_kill_matrix.py.
+    asked = {change(one.method, one.path) for one in env.http_requests if one.method != "GET"}
+    assert asked <= {change(*one) for one in DiscordServer().changing}
     env._raise_errors_since(env._errors_acknowledged)
 
 

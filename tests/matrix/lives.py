@@ -493,6 +493,8 @@ ROWS = [
         for row in life.rows
     ),
     *(Row("runway", die_uploading, (row,), row == UPLOADED[-1]) for row in UPLOADED),
+    # ComfyUI can be asked by our reference, wants every picture uploaded, and tells of one task at a time.
+    *(Row("comfyui", die_working, (row,), usual=False) for row in (UPLOADED[-1], "engine.checked")),
     *(one for row in PROBED for one in on_both(die_probing, row, usual=False)),
     *(one for row in REROUTED for one in on_both(die_rerouting, row, usual=False)),
 ]

@@ -98,10 +98,9 @@ class DiscordServer:
         return f"{self.origin}/api/v10"
 
     @property
-    def changes(self) -> set[str]:
-        """The calls that change something, as `POST messages`: the method, and the last word of the path."""
-        calls = ((route.method, re.findall(r"/([a-z]+)(?=/|$)", route.path)) for route in self._routes())
-        return {f"{method} {words[-1]}" for method, words in calls if method != "GET"}
+    def changing(self) -> list[tuple[str, str]]:
+        """Methods and paths of the calls that change something."""
+        return [(route.method, route.path) for route in self._routes() if route.method != "GET"]
 
     @property
     def visible(self) -> list[Message]:
