@@ -62,6 +62,7 @@ MAY_MOVE = {
     (State.RENDERING, State.FAILED),
     (State.POSTING, State.POSTING),
     (State.POSTING, State.DELIVERED),
+    (State.POSTING, State.FAILED),
     (State.POSTING, State.UNDELIVERABLE),
 }
 

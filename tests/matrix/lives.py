@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from PIL import Image
@@ -265,8 +265,9 @@ async def down(site: Site, _job: Job) -> None:
     await in_trouble(site, Cause.NO_ANSWER)
 
 
-DELIVERED = {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
+CHARGED = {"reserve": PRICE_CENTS, "charge": PRICE_CENTS}
 GIVEN_BACK = {"reserve": PRICE_CENTS, "release": PRICE_CENTS}
+RESERVED = {"reserve": PRICE_CENTS}
 NOBODY_KNOWS = {"reserve": PRICE_CENTS, "doubt": PRICE_CENTS}  # these routes do not say what a failure costs
 
 
@@ -280,6 +281,7 @@ class Life:
     rows: tuple[str, ...]
     arrange: Callable[[Site, Job], Awaitable[None]]
     end: State = State.DELIVERED
+    money: Mapping[str, int] = field(default_factory=lambda: CHARGED)
     creates: int = 1
     before: str = ""
     routes: tuple[str, ...] = ROUTES
@@ -296,6 +298,7 @@ LIVES = {
         arrange=nothing,
         before="route.answered/call",
         end=State.UNSURE,
+        money=RESERVED,
         routes=("makevid",),
     ),
     "gone": Life(
@@ -305,11 +308,14 @@ LIVES = {
         rows=("store.committed/Refused", "discord.answered/PATCH messages"),
         arrange=refused,
         end=State.FAILED,
+        money=GIVEN_BACK,
         often=True,
     ),
-    "broken": Life(rows=("store.committed/Broke",), arrange=broken, end=State.FAILED),
+    "broken": Life(rows=("store.committed/Broke",), arrange=broken, end=State.FAILED, money=NOBODY_KNOWS),
     "busy": Life(rows=("store.committed/Busy",), arrange=busy, creates=2),
-    "lost": Life(rows=("store.committed/Lost",), arrange=lost, end=State.UNSURE, routes=("makevid",)),
+    "lost": Life(
+        rows=("store.committed/Lost",), arrange=lost, end=State.UNSURE, money=RESERVED, routes=("makevid",)
+    ),
     "found": Life(rows=("store.committed/Lost", "store.committed/Found"), arrange=lost, routes=("kling",)),
     "not taken": Life(rows=("store.committed/Absent",), arrange=not_taken, creates=2, routes=("kling",)),
     "link gone": Life(rows=("store.committed/Ready",), arrange=link_gone, before="store.committed/Ready"),
@@ -349,13 +355,7 @@ async def die_in_a_life(site: Site, what: str, row: str) -> None:
     assert list(site.folder.glob("*/clips/.*")) == []  # no half of a download
     posts = [post.id for post in site.discord.posts() if f"{job.id}.mp4" in post.shown]
     assert posts == ([job.post_id] if job.state is State.DELIVERED else [])
-    money = await site.animatic.store.money(job.id)
-    if job.state in (State.DELIVERED, State.UNDELIVERABLE):
-        assert money == DELIVERED
-    elif job.state is State.UNSURE:
-        assert money == {"reserve": PRICE_CENTS}
-    else:
-        assert money == (GIVEN_BACK if what == "refused" else NOBODY_KNOWS)
+    assert await site.animatic.store.money(job.id) == life.money
     assert len(site.provider.creates) == life.creates
     assert len(site.provider.tasks) == (what != "refused")
     await site.check_jobs()
@@ -393,7 +393,7 @@ async def die_rerouting(site: Site, row: str) -> None:
         assert await site.stop(second, recovering) == 0, site.logs()
         assert "Traceback" not in site.logs(), site.logs()
         assert (site.provider.creates, len(other.creates)) == ([], 1)
-        assert (job.state, await site.animatic.store.money(job.id)) == (State.DELIVERED, DELIVERED)
+        assert (job.state, await site.animatic.store.money(job.id)) == (State.DELIVERED, CHARGED)
         await site.check_jobs()
         await check_moves(site, job)
 
@@ -462,7 +462,7 @@ async def die_at_a_click(site: Site, click: str, row: str) -> None:
             2,
         ),
         "let_go": (State.FAILED, {"reserve": PRICE_CENTS, "doubt": PRICE_CENTS}, 1),
-        "redeliver": (State.DELIVERED, DELIVERED, 1),
+        "redeliver": (State.DELIVERED, CHARGED, 1),
     }[click]
     assert ended.state is state
     assert await store.money(job.id) == money
