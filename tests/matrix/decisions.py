@@ -75,7 +75,22 @@ FOR_THE_OWNER = (
     "store.committed/Store.replace_note",
 )
 # One of them is the like of another, which `make test` has.
-SELDOM = {"note", "redraw", "delete_card", "forget both", "remove both"}
+SELDOM = {
+    *(
+        "unblock",
+        "keep",
+        "redraw",
+        "change",
+        "note",
+        "resume",
+        "join",
+        "propose",
+        "ask_owner",
+        "allow",
+        "delete_card",
+    ),
+    *("forget both", "remove both"),
+}
 SELDOM_ROWS = {
     ("remove", "discord.answered/DELETE messages"),
     ("remove", "store.committed/Moderation._update"),
