@@ -613,7 +613,7 @@ class Engine:
     async def _uploaded(self, job: Job, provider: Uploads, request: ClipRequest) -> ClipRequest | None:
         """The request with its pictures at the route. None: they are not, nothing was made, and the job has moved."""
         try:
-            uploaded = await provider.upload(request)
+            return await provider.upload(request)
         except ProviderError as error:
             if not isinstance(error, ProviderBusy):
                 log.warning("upload_failed", cause=error.cause, detail=error.detail)
@@ -627,7 +627,6 @@ class Engine:
             log.exception("upload_broke")
             await self._settle(job, self._busy(job, BUSY_PAUSE))
             return None
-        return uploaded
 
     async def _pay(self, job: Job, request: ClipRequest) -> tuple[Outcome, ProviderError | None]:
         """The one paid call. From here on, what is not surely refused may have been taken."""
