@@ -13,6 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 UV ?= uv
 ARGS ?=
 
+# The tests start hundreds of processes: none is to compile the bot anew, however this shell has it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test bench matrix soak lock clean
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile

@@ -176,7 +176,7 @@ async def test_a_process_may_die_anywhere(
 
     `make matrix` runs every row, on both routes.
     """
-    await live_through_all(database, discord, tmp_path, rows)
+    await live_through_all(database, discord, tmp_path, chosen(rows, database))
 
 
 async def test_a_process_may_sleep_anywhere(database: str, discord: DiscordServer, tmp_path: Path) -> None:
@@ -186,14 +186,14 @@ async def test_a_process_may_sleep_anywhere(database: str, discord: DiscordServe
         for row in lives.SLEEPING_ROWS
         if not (row.point.startswith("store.uncommitted/") and "sqlite" in database)
     ]
-    await live_through_all(database, discord, tmp_path, rows)
+    await live_through_all(database, discord, tmp_path, chosen(rows, database))
 
 
 async def test_a_process_may_die_before_the_owner_knows(
     database: str, discord: DiscordServer, tmp_path: Path
 ) -> None:
     """The next one tells of a route in trouble. One row after the other: the owner of all is the same, and so is the text."""
-    for number, row in enumerate(decisions.OWNER_ROWS):
+    for number, row in enumerate(chosen(decisions.OWNER_ROWS, database)):
         discord.messages.clear()
         (folder := tmp_path / str(number)).mkdir()
         await live_through_all(database, discord, folder, [row])
@@ -203,7 +203,7 @@ async def test_a_process_may_die_serving_commands(
     database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """One row after the other, each with a Discord of its own: whose gateway it is, all commands and clicks go to."""
-    for number, row in enumerate(gateway.ROWS):
+    for number, row in enumerate(chosen(gateway.ROWS, database)):
         async with DiscordServer() as discord:
             monkeypatch.setattr(Route, "BASE", discord.api_base)
             (folder := tmp_path / str(number)).mkdir()
@@ -220,13 +220,18 @@ async def test_a_process_may_die_in_its_first_start(
         await lives.recover(site, job)
 
 
-async def live_through_all(database: str, discord: DiscordServer, folder: Path, rows: Sequence[Row]) -> None:
-    """On databases of their own, some at once; all failures are told at the end.
+def chosen(rows: Sequence[Row], database: str) -> Sequence[Row]:
+    """`make matrix` runs every row on both databases, `make test` the usual ones, every other on PostgreSQL.
 
     With ANIMATIC_ROWS in the environment, a regular expression, only those whose names it is found in.
     """
-    wanted = os.environ.get("ANIMATIC_ROWS", "")
-    rows = [row for row in rows if (EVERY_ROW or row.usual) and re.search(wanted, row.name)]
+    if not EVERY_ROW:
+        rows = [row for row in rows if row.usual][database.startswith("postgresql") :: 2]
+    return [row for row in rows if re.search(os.environ.get("ANIMATIC_ROWS", ""), row.name)]
+
+
+async def live_through_all(database: str, discord: DiscordServer, folder: Path, rows: Sequence[Row]) -> None:
+    """On databases of their own, some at once; all failures are told at the end."""
     fresh = databases(database, folder)
     if database.startswith("postgresql"):
         discord.nonce_window = 0  # the next machine comes so late that only a look at the channel helps

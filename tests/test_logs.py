@@ -15,6 +15,7 @@ import structlog
 
 from bot import logs
 from bot.logs import MASK, Mask
+from tests.conftest import log_plainly
 
 TOKEN = "MTk4NjIyNDgzNDcxOTI1MjQ4.Cl2FMQ.not-really-a-token-at-all-00"
 INTERACTION = "aW50ZXJhY3Rpb246MTIzOmFiY2RlZg"
@@ -45,7 +46,7 @@ def stream(capsys: pytest.CaptureFixture[str]) -> Iterator[Written]:
     handlers = list(logging.getLogger().handlers)
     yield Written(capsys)
     logging.captureWarnings(False)
-    structlog.reset_defaults()
+    log_plainly()
     logging.getLogger().handlers[:] = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)

@@ -1,12 +1,13 @@
 """How an SQLite file is opened: one writer at a time, no lost commit at a power cut, few trips to its thread.
 
 aiosqlite gives each connection a thread. SQLAlchemy goes there four times for a statement: for a cursor, for the statement,
-for its rows, to close. Here it goes once, as long as there are few rows.
+for its rows, to close. Here it goes once, as long as there are few rows. A transaction begins with its first statement, in
+the same trip, and nothing is rolled back where none was begun.
 """
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -53,8 +54,8 @@ def _prepare(engine: AsyncEngine, *, read_only: bool) -> None:
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
-        if begins := connection.get_execution_options().get("animatic_begins", "BEGIN IMMEDIATE"):
-            connection.exec_driver_sql(begins)
+        begins = connection.get_execution_options().get("animatic_begins", "BEGIN IMMEDIATE")
+        connection.connection.driver_connection.begin(begins)  # type: ignore[union-attr]  # it is open
 
 
 class _Cursor(aiosqlite.Cursor):
@@ -66,19 +67,22 @@ class _Cursor(aiosqlite.Cursor):
         super().__init__(connection, None)  # type: ignore[arg-type]  # there is none before the first statement
 
     async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> Self:
-        await self._execute(self._run, sqlite3.Cursor.execute, sql, parameters or ())  # type: ignore[no-untyped-call]
-        return self
+        return await self._go(sqlite3.Cursor.execute, sql, parameters or ())
 
     async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> Self:
-        await self._execute(self._run, sqlite3.Cursor.executemany, sql, parameters)  # type: ignore[no-untyped-call]
+        return await self._go(sqlite3.Cursor.executemany, sql, parameters)
+
+    async def _go(self, how: Any, sql: str, parameters: Any) -> Self:  # Any: as sqlite3.Cursor has it
+        assert isinstance(self._conn, _Connection)
+        await self._execute(self._run, self._conn.begins_with(), how, sql, parameters)  # type: ignore[no-untyped-call]
         return self
 
-    def _run(
-        self, how: Any, sql: str, parameters: Any
-    ) -> None:  # Any: a method of sqlite3.Cursor, and what it takes
+    def _run(self, begins: str | None, how: Any, sql: str, parameters: Any) -> None:
         """In the connection's thread."""
         self._cursor = cursor = self._conn._conn.cursor()  # noqa: SLF001
         try:
+            if begins:
+                cursor.execute(begins)
             how(cursor, sql, parameters)
             if cursor.description:
                 self._ahead.extend(cursor.fetchmany(AHEAD))
@@ -113,6 +117,31 @@ class _Cursor(aiosqlite.Cursor):
 
 
 class _Connection(aiosqlite.Connection):
+    _begins: str | None = None  # with the next statement
+    _begun = False  # perhaps
+
+    def begin(self, how: str | None) -> None:
+        """A transaction begins with the next statement; None: each statement stands for itself."""
+        self._begins = how
+
+    def begins_with(self) -> str | None:
+        """What a statement begins with that runs now."""
+        begins, self._begins = self._begins, None
+        self._begun = self._begun or begins is not None
+        return begins
+
+    async def commit(self) -> None:
+        await self._end(super().commit)
+
+    async def rollback(self) -> None:
+        await self._end(super().rollback)
+
+    async def _end(self, how: Callable[[], Awaitable[None]]) -> None:
+        self._begins = None
+        if self._begun:  # also where its first statement is still under way: this comes after it
+            await how()
+            self._begun = False
+
     def cursor(self) -> _Cursor:  # type: ignore[override]  # SQLAlchemy enters it, and that is all it does with it
         return _Cursor(self)
 

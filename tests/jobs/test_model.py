@@ -35,7 +35,7 @@ from bot.jobs.desk import Ask, Who
 from bot.jobs.machine import OPEN, Job, State
 from bot.jobs.store import Store, open_store
 from bot.jobs.tables import metadata
-from tests.conftest import Clock
+from tests.conftest import Clock, log_plainly
 from tests.jobs.truth import Bug, Channel, Cloud, Dead, Process, counted_wrong, start_process, truth_menu
 from tests.jobs.world import PICTURE
 
@@ -347,7 +347,7 @@ def mistakes() -> Iterator[list[Any]]:
 
     structlog.configure(processors=[note])
     yield found
-    structlog.reset_defaults()
+    log_plainly()
 
 
 def test_whatever_happens_the_promises_hold(database: str, mistakes: list[Any]) -> None:

@@ -1,5 +1,6 @@
 """SQLite through aiosqlite: one trip to its thread for a statement, and rows that do not all come at once."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -64,6 +65,41 @@ async def test_a_statement_is_one_trip(engine: AsyncEngine, trips: list[Any], ro
             text("INSERT INTO things (name) VALUES (:name)"), [{"name": n} for n in "abc"]
         )
         assert len(trips) == 2
+
+
+async def test_a_transaction_begins_with_its_first_statement(engine: AsyncEngine, trips: list[Any]) -> None:
+    """And ends in one more trip; what reads needs neither; where nothing was asked, there was no transaction."""
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO things (name) VALUES ('a')"))
+    assert len(trips) == 2
+
+    async with engine.execution_options(animatic_begins=None).connect() as connection:
+        assert (await connection.execute(text("SELECT name FROM things"))).scalars().all() == ["a"]
+    async with engine.begin():
+        pass
+    assert len(trips) == 3
+
+
+async def test_whoever_is_cancelled_while_beginning_holds_nobody_up(
+    engine: AsyncEngine, trips: list[Any]
+) -> None:
+    """What the thread was at is rolled back, though nobody waits for its answer."""
+
+    async def write_much() -> None:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"INSERT INTO things (id) {NUMBERS.format(300_000)}"))
+
+    writing = asyncio.create_task(write_much())
+    while not trips:  # noqa: ASYNC110 - a few turns of the loop
+        await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO things (name) VALUES ('a')"))
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM things"))).scalar_one() == 1
 
 
 async def test_all_rows_come(engine: AsyncEngine) -> None:

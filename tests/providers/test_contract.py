@@ -412,7 +412,7 @@ class Run:
             self.rig.between_polls()
             if (await self.job()).state in until:
                 break
-            self.clock.pass_by(seconds=20)
+            self.clock.pass_by(seconds=60)
         return await self.job()
 
     def card(self) -> str:
