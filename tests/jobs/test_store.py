@@ -520,12 +520,9 @@ async def test_every_connection_is_set_up_for_safety(tmp_path: Path) -> None:
     """No commit is lost at a power cut, foreign keys hold, a locked database is waited for."""
     async with open_store(f"sqlite+aiosqlite:///{tmp_path / 'jobs.db'}") as store:
         statements: list[str] = []
-        event.listen(
-            store._writes.sync_engine,
-            "before_cursor_execute",
-            lambda _connection, _cursor, statement, *_rest: statements.append(statement),
-        )
         async with store._writes.begin() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await driver.set_trace_callback(statements.append)
             names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
             found = [(await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one() for name in names]
 
