@@ -84,7 +84,7 @@ OUT_OF_THE_CHANNEL = frozenset({Cause.CHANNEL_GONE, Cause.NO_PERMISSION, Cause.B
 MOST_HINTS = 100  # being passed on at a time
 MOST_ATTEMPTS = 5  # of a paid call that the route never knew of
 LINE_EVERY = timedelta(seconds=1)  # Discord takes about one edit a second in a channel
-TOLD_AT_ONCE = 10  # of those taken over, before it is looked whether they have moved on
+MENDED_EVERY = 1.0  # seconds of telling of those taken over, until it is looked whether they have moved on
 GATHER = 0.005
 IDLE = 1.0  # seconds between looks at the clock, which may not be the wall's
 
@@ -205,11 +205,16 @@ class Engine:
         return len(rescued)
 
     async def _tell_all(self, rescued: Sequence[Job]) -> None:
-        for some in _batched(rescued, TOLD_AT_ONCE):
-            for job in some:
-                if not self._stopping:
-                    await self._tell(job)
-            await self._mend(some)  # after a few, not each: there may be thousands
+        told, began = list[Job](), self._monotonic()
+        for job in rescued:
+            if self._stopping:
+                break
+            await self._tell(job)
+            told.append(job)
+            if self._monotonic() - began > MENDED_EVERY:  # not after each: there may be thousands
+                await self._mend(told)
+                told, began = [], self._monotonic()
+        await self._mend(told)
 
     async def _tell_for_the_dead(self, since: datetime) -> None:
         """Say what ended or was decided since then: whoever was to say it may have died before."""
@@ -376,24 +381,22 @@ class Engine:
         if self._batching:
             asked = self._schedule.due_by(now + ALIGNED) - self._in_hand.keys()
         # Others may have taken some while this process slept, or could not write its heartbeat.
-        mine = self._ownership.worker
-        owned = {job.id: job for job in await self._store.many(asked) if job.worker == mine}
-        together: defaultdict[str, list[Job]] = defaultdict(list)
-        for job_id in due:
-            job = owned.get(job_id)
-            if job is None or job.state not in (State.RENDERING, State.POSTING):
+        known = self._schedule.jobs
+        for job_id, job in (await self._store.changed([known[job_id] for job_id in asked])).items():
+            if job and job.worker == self._ownership.worker and job.state in (State.RENDERING, State.POSTING):
+                known[job_id] = job
+            else:
                 self._schedule.drop(job_id)
                 self._just_ready.pop(job_id, None)
-            elif job.state is State.RENDERING and job.route in self._batching:
+        together: defaultdict[str, list[Job]] = defaultdict(list)
+        for job in [known[job_id] for job_id in asked if job_id in known]:
+            if job.state is State.RENDERING and job.route in self._batching:
                 together[job.route].append(job)
-            else:
-                self._start(self._work(job), job_id)
+            elif job.id in due:
+                self._start(self._work(job), job.id)
         for route, jobs in together.items():
-            jobs += [
-                job
-                for job in owned.values()
-                if job.route == route and job.id not in due and job.state is State.RENDERING
-            ]
+            if due.isdisjoint(job.id for job in jobs):
+                continue
             provider = self._providers[route]
             assert isinstance(provider, ChecksMany)
             for some in _batched(jobs, provider.most_checks):
@@ -1172,9 +1175,8 @@ class Engine:
 
     async def _mend(self, told: Sequence[Job]) -> None:
         """Of those that have moved since they were read, the newest is told once more: it may have been told before."""
-        were = {job.id: job for job in told}
-        for job in await self._store.many(were):
-            if job != were[job.id]:
+        for job in (await self._store.changed(told)).values():
+            if job:
                 await self._tell(job)
 
     def _can(self, job: Job) -> Capabilities:

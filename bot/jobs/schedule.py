@@ -31,6 +31,7 @@ class Schedule:
         self, *, store: Store, can: Callable[[Job], Capabilities], now: Callable[[], datetime]
     ) -> None:
         self.due: dict[str, datetime] = {}
+        self.jobs: dict[str, Job] = {}  # as they were last seen
         self._heap: list[tuple[datetime, str]] = []  # what is not as in `due` is of the past
         self._store = store
         self._can = can
@@ -47,6 +48,7 @@ class Schedule:
     def follow(self, job: Job) -> None:
         """The job has moved: due again when its row says, or no more."""
         if job.state in (State.RENDERING, State.POSTING):
+            self.jobs[job.id] = job
             self._set(job.id, job.not_before or self._now())
         else:
             self.drop(job.id)
@@ -58,6 +60,7 @@ class Schedule:
     def drop(self, job_id: str) -> None:
         """Somebody else goes on with the job, or nobody has to."""
         self.due.pop(job_id, None)
+        self.jobs.pop(job_id, None)
         self._not_before.pop(job_id, None)
         self._started.pop(job_id, None)
         self._queued.discard(job_id)

@@ -317,6 +317,21 @@ class Store:
                 found += [job_of(row) for row in await connection.execute(_those(), some)]
         return found
 
+    async def changed(self, seen: Collection[Job]) -> dict[str, Job | None]:
+        """Those of these jobs that are not as they were seen: as they are now, by id; None for one that is not there."""
+        was = {job.id: (job.version, job.sealed) for job in seen}
+        async with self._reads.connect() as connection:
+            same = set[str]()
+            for start in range(0, len(ids := sorted(was)), MOST_IN_LIST):
+                some = {"ids": ids[start : start + MOST_IN_LIST]}
+                for job_id, version, sealed in await connection.execute(_as_looked_at(), some):
+                    if was[job_id] == (version, sealed):
+                        same.add(job_id)
+        if not (differing := was.keys() - same):
+            return {}
+        now = {job.id: job for job in await self.many(differing)}
+        return {job_id: now.get(job_id) for job_id in differing}
+
     async def by_interaction(self, interaction_id: int) -> Job | None:
         return await self._one(jobs.c.interaction_id == interaction_id)
 
@@ -1015,6 +1030,12 @@ def _those() -> Select[Any]:
 def _as_they_are() -> Select[Any]:
     """Ids, states and versions of the jobs `ids`."""
     return select(jobs.c.id, jobs.c.state, jobs.c.version).where(among(jobs.c.id, "ids"))
+
+
+@cache
+def _as_looked_at() -> Select[Any]:
+    """What tells whether the jobs `ids` have changed: every move counts up the version, unsealing alone does not."""
+    return select(jobs.c.id, jobs.c.version, jobs.c.sealed).where(among(jobs.c.id, "ids"))
 
 
 @cache

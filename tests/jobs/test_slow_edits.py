@@ -109,15 +109,15 @@ async def test_what_is_taken_over_is_not_looked_at_one_by_one(
     engine = make_engine(store, world.provider, world.announcer, clock, tmp_path / "clips", slots=20)
     jobs = [await world.ask(asker=asker) for asker in range(1, 21)]
     await engine.run_due()
-    many, looks = store.many, []
+    changed, looks = store.changed, []
 
-    async def counted(job_ids: Collection[str]) -> list[Job]:
-        looks.append(len(job_ids))
-        return await many(job_ids)
+    async def counted(seen: Collection[Job]) -> dict[str, Job | None]:
+        looks.append(len(seen))
+        return await changed(seen)
 
     world.clock.pass_by(minutes=1)
     reborn = world.reborn()
-    monkeypatch.setattr(store, "many", counted)
+    monkeypatch.setattr(store, "changed", counted)
     rescued = await reborn._ownership.beat() and await reborn._ownership.rescue()
     assert rescued
     await reborn._tell_all(rescued)

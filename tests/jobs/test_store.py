@@ -4,13 +4,14 @@ import asyncio
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, Table, event, insert, inspect
+from sqlalchemy import Connection, MetaData, Table, insert, inspect
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from bot.errors import Cause, Refusal
