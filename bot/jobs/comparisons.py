@@ -13,14 +13,16 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.budgets import Budget
 from bot.jobs.machine import OPEN, Job, State
 from bot.jobs.store import Store, job_of
-from bot.jobs.tables import IS_UNFINISHED, comparison_votes, comparisons, jobs
+from bot.jobs.tables import IS_UNFINISHED, Utc, comparison_votes, comparisons, jobs
 from bot.jobs.tally import Load
 
 PROPOSED_FOR = timedelta(hours=1)  # an unanswered question, with its prompt, is kept
@@ -190,18 +192,8 @@ class Comparisons:
 
     async def spoil_ended(self, now: datetime) -> None:
         """Spoil those whose jobs have both ended without a post."""
-        open_jobs = select(jobs.c.id).where(
-            or_(jobs.c.id == comparisons.c.a_id, jobs.c.id == comparisons.c.b_id), jobs.c.state.in_(OPEN)
-        )
-        ended = select(comparisons.c.id).where(
-            IS_UNFINISHED,
-            comparisons.c.a_id.is_not(None),
-            comparisons.c.post_id.is_(None),
-            ~open_jobs.correlate(comparisons).exists(),
-        )
-
         async with self._store.reading() as connection:
-            found = (await connection.execute(ended.limit(MOST_AT_ONCE))).scalars().all()
+            found = (await connection.execute(_ended())).scalars().all()
         for comparison_id in found:
             await self.spoil(comparison_id, now, begun=True)
 
@@ -263,12 +255,9 @@ class Comparisons:
 
     async def due(self, now: datetime) -> list[Comparison]:
         """Posted ones whose result is to be shown, or is not drawn yet."""
-        query = select(comparisons).where(
-            IS_UNFINISHED,
-            comparisons.c.post_id.is_not(None),
-            or_(comparisons.c.revealed_at.is_not(None), comparisons.c.closes_at <= now),
-        )
-        return await self._list(query.order_by(comparisons.c.created_at).limit(MOST_AT_ONCE))
+        async with self._store.reading() as connection:
+            rows = await connection.execute(_due(), {"now": now})
+            return [Comparison(**row) for row in rows.mappings()]
 
     async def done(self, comparison_id: str, now: datetime) -> None:
         """Nothing is left to do about it."""
@@ -325,9 +314,32 @@ class Comparisons:
 
         return await self._store.writing(work)
 
-    async def _list(self, query: Select[tuple[object, ...]]) -> list[Comparison]:
-        async with self._store.reading() as connection:
-            return [Comparison(**row) for row in (await connection.execute(query)).mappings()]
+
+@cache
+def _ended() -> Select[Any]:
+    """The ids of those whose jobs have both ended without a post."""
+    open_jobs = select(jobs.c.id).where(
+        or_(jobs.c.id == comparisons.c.a_id, jobs.c.id == comparisons.c.b_id), jobs.c.state.in_(OPEN)
+    )
+    ended = select(comparisons.c.id).where(
+        IS_UNFINISHED,
+        comparisons.c.a_id.is_not(None),
+        comparisons.c.post_id.is_(None),
+        ~open_jobs.correlate(comparisons).exists(),
+    )
+    return ended.limit(MOST_AT_ONCE)
+
+
+@cache
+def _due() -> Select[Any]:
+    """Posted ones whose result is to be shown `now`, or is not drawn yet."""
+    closed = comparisons.c.closes_at <= bindparam("now", type_=Utc())
+    query = select(comparisons).where(
+        IS_UNFINISHED,
+        comparisons.c.post_id.is_not(None),
+        or_(comparisons.c.revealed_at.is_not(None), closed),
+    )
+    return query.order_by(comparisons.c.created_at).limit(MOST_AT_ONCE)
 
 
 async def _find(connection: AsyncConnection, comparison_id: str) -> Comparison | None:

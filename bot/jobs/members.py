@@ -2,8 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Integer, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.machine import IN_LINE, NOBODY, OPEN, Job
@@ -140,17 +142,9 @@ class Members:
 
     async def to_forget(self, *, limit: int = ERASED_AT_ONCE) -> list[tuple[Job, bool]]:
         """Ended jobs that are to be forgotten, and whether their posts are to go too."""
-        who = select(members.c.id).where(members.c.forget_before.is_not(None))
-        query = (
-            select(jobs, members.c.forget_posts)
-            .join(members, members.c.id == jobs.c.asker_id)
-            .where(jobs.c.asker_id.in_(who))  # follows from the next, and makes SQLite begin with these few
-            .where(jobs.c.created_at <= members.c.forget_before, jobs.c.state.not_in(OPEN))
-            .order_by(jobs.c.created_at)
-            .limit(limit)
-        )
         async with self._store.reading() as connection:
-            return [(job_of(row), row.forget_posts) for row in await connection.execute(query)]
+            rows = await connection.execute(_to_forget(), {"most": limit})
+            return [(job_of(row), row.forget_posts) for row in rows]
 
     async def forgotten(self, job: Job) -> None:
         """Take the name and the words off an ended job; what it cost stays, without a name."""
@@ -183,6 +177,20 @@ class Members:
                     await connection.execute(delete(members).where(_without_wishes(member_id)))
 
         await self._store.writing(work)
+
+
+@cache
+def _to_forget() -> Select[Any]:
+    """As `Members.to_forget`, `most` of them."""
+    who = select(members.c.id).where(members.c.forget_before.is_not(None))
+    return (
+        select(jobs, members.c.forget_posts)
+        .join(members, members.c.id == jobs.c.asker_id)
+        .where(jobs.c.asker_id.in_(who))  # follows from the next, and makes SQLite begin with these few
+        .where(jobs.c.created_at <= members.c.forget_before, jobs.c.state.not_in(OPEN))
+        .order_by(jobs.c.created_at)
+        .limit(bindparam("most", type_=Integer()))
+    )
 
 
 async def _forget_comparison(connection: AsyncConnection, job: Job) -> None:

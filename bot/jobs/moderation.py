@@ -263,10 +263,9 @@ class Moderation:
 
     async def post_left(self, now: datetime) -> list[tuple[Job, Review]]:
         """Clips that were taken away and whose posts still stand, as far as we know."""
-        lately = reviews.c.decided_at > now - KEEPS_TRYING
-        query = select(reviews.c.job_id).where(IS_POST_LEFT, lately).order_by(reviews.c.decided_at)
         async with self._store.reading() as connection:
-            ids = (await connection.execute(query.limit(MOST_AT_ONCE))).scalars().all()
+            lately = {"since": now - KEEPS_TRYING}
+            ids = (await connection.execute(_post_left(), lately)).scalars().all()
         return await self._with_reviews(ids)
 
     async def reviewed_lately(self, since: datetime) -> list[tuple[Job, Review]]:
@@ -308,6 +307,14 @@ _REMOVED = reviews.c.state == Verdict.REMOVED
 def _those_of() -> Select[Any]:
     """The blocks of the people `members` in the servers `places`."""
     return select(blocks).where(among(blocks.c.guild_id, "places"), among(blocks.c.member_id, "members"))
+
+
+@cache
+def _post_left() -> Select[Any]:
+    """The ids of the clips taken away `since` then whose posts still stand, the oldest first."""
+    lately = reviews.c.decided_at > bindparam("since", type_=Utc())
+    query = select(reviews.c.job_id).where(IS_POST_LEFT, lately)
+    return query.order_by(reviews.c.decided_at).limit(MOST_AT_ONCE)
 
 
 @cache

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import secrets
 import sys
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import (
@@ -302,7 +303,9 @@ class Store:
         return saved
 
     async def get(self, job_id: str) -> Job | None:
-        return await self._one(jobs.c.id == job_id)
+        async with self._reads.connect() as connection:
+            row = (await connection.execute(_that(), {"job_id": job_id})).one_or_none()
+            return job_of(row) if row else None
 
     async def look(self, job_id: str) -> Job | None:
         """As `get`, but a database that is away is asked until it answers: a paid answer may depend on it."""
@@ -381,8 +384,8 @@ class Store:
         at = func.now() if self._database_clock else now
 
         async def work(connection: AsyncConnection) -> None:
-            known = update(workers).where(workers.c.id == worker).values(beat_at=at)
-            if not (await connection.execute(known)).rowcount:
+            beats = _beats(self._database_clock)
+            if not (await connection.execute(beats, {"worker": worker, "now": now})).rowcount:
                 await connection.execute(insert(workers).values(id=worker, beat_at=at))
 
         async with self._turn(), self._writes.begin() as connection:
@@ -410,8 +413,8 @@ class Store:
         # Mostly everybody is well: then nobody waits for this.
         async with self._reads.connect() as connection:
             clock = await self._clock(connection, now)
-            orphan = select(jobs.c.id).where(_is_orphan(worker, clock - stale)).limit(1)
-            if not (await connection.execute(orphan)).first():
+            orphan = await connection.execute(_an_orphan(), {"worker": worker, "since": clock - stale})
+            if not orphan.first():
                 return []
         return await self._write(work, seconds=ACCEPT_SECONDS)
 
@@ -430,8 +433,8 @@ class Store:
 
         async with self._reads.connect() as connection:
             clock = await self._clock(connection, now)
-            dead = select(workers.c.id).where(_is_forgotten(clock - stale * 2)).limit(1)
-            if not (await connection.execute(dead)).first():
+            dead_since = {"since": clock - stale * 2}
+            if not (await connection.execute(_a_forgotten_worker(), dead_since)).first():
                 return None
         await self._write(work, seconds=ACCEPT_SECONDS)
         return min(heard, default=None)
@@ -459,19 +462,13 @@ class Store:
 
     async def open_jobs(self, states: Collection[State] = OPEN) -> list[Job]:
         """All jobs in these states, oldest first."""
-        query = select(jobs).where(jobs.c.state.in_(states))
-        if OPEN.issuperset(states):
-            query = query.where(IS_OPEN)  # the index holds no others
-        query = query.order_by(jobs.c.created_at, jobs.c.id)
         async with self._reads.connect() as connection:
-            return [job_of(row) for row in await connection.execute(query)]
+            return [job_of(row) for row in await connection.execute(_in_states(frozenset(states)))]
 
     async def owned(self, worker: str) -> set[str]:
         """The ids of the jobs that render or are posted under this worker."""
-        states = jobs.c.state.in_((State.RENDERING, State.POSTING))
-        query = select(jobs.c.id).where(IS_OPEN, jobs.c.worker == worker, states)
         async with self._reads.connect() as connection:
-            return set((await connection.execute(query)).scalars())
+            return set((await connection.execute(_owned(), {"worker": worker})).scalars())
 
     async def ended_lately(self, since: datetime) -> list[Job]:
         """Jobs that ended without a post since then, whose cards may not say so yet; some of them, the latest first."""
@@ -482,10 +479,8 @@ class Store:
 
     async def with_a_card_left(self, since: datetime) -> list[Job]:
         """Delivered jobs whose card was not taken away, oldest first, a few at a time."""
-        query = select(jobs).where(HAS_CARD_LEFT, jobs.c.changed_at > since)
         async with self._reads.connect() as connection:
-            rows = await connection.execute(query.order_by(jobs.c.changed_at).limit(MOST_AT_ONCE))
-            return [job_of(row) for row in rows]
+            return [job_of(row) for row in await connection.execute(_card_left(), {"since": since})]
 
     async def card_gone(self, job_id: str) -> None:
         """A delivered job has no card any more."""
@@ -547,9 +542,8 @@ class Store:
 
     async def recall_all(self, prefix: str) -> dict[str, str]:
         """The notes whose keys begin so."""
-        query = select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
         async with self._reads.connect() as connection:
-            return {row.key: row.value for row in await connection.execute(query)}
+            return {row.key: row.value for row in await connection.execute(_noted_under(prefix))}
 
     async def remember_first(self, key: str, value: str) -> bool:
         """Write a note unless there is one already. Whether it was written."""
@@ -588,9 +582,8 @@ class Store:
 
     async def guild(self, guild_id: int | None) -> tuple[str, bool, bool]:
         """What a server has decided, as JSON; whether it is paused; whether all servers are."""
-        query = select(guilds.c.settings, guilds.c.paused_at).where(guilds.c.guild_id == guild_id)
         async with self._reads.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(_decided(), {"guild_id": guild_id})).one_or_none()
             everywhere = (await connection.execute(_PAUSED_EVERYWHERE)).first() is not None
         return (row.settings, row.paused_at is not None, everywhere) if row else ("{}", False, everywhere)
 
@@ -629,13 +622,11 @@ class Store:
 
     async def paused(self, guild_ids: Collection[int | None]) -> set[int | None]:
         """Those of these servers in which nothing new is started."""
-        here = select(guilds.c.guild_id).where(
-            IS_PAUSED, guilds.c.guild_id.in_([one for one in guild_ids if one is not None])
-        )
+        some = [one for one in guild_ids if one is not None]
         async with self._reads.connect() as connection:
             if (await connection.execute(_PAUSED_EVERYWHERE)).first():
                 return set(guild_ids)
-            return set((await connection.execute(here)).scalars())
+            return set((await connection.execute(_paused_among(), {"guild_ids": some})).scalars())
 
     async def guild_joined(self, guild_id: int) -> bool:
         """The bot is in this server. Whether it was not before, or had left."""
@@ -1020,6 +1011,15 @@ class Store:
         return [places.get(job.id, 1) for job in asked]
 
 
+# What is asked all the time is put together once.
+
+
+@cache
+def _that() -> Select[Any]:
+    """The job `job_id`."""
+    return select(jobs).where(jobs.c.id == bindparam("job_id"))
+
+
 @cache
 def _those() -> Select[Any]:
     """The jobs `ids`."""
@@ -1119,6 +1119,66 @@ def _places() -> Select[Any]:
     order = (line.c.turn, line.c.created_at, line.c.id)
     ranked = select(line.c.id, func.row_number().over(order_by=order).label("place")).subquery()
     return select(ranked.c.id, ranked.c.place).where(among(ranked.c.id, "also"))
+
+
+@cache
+def _in_states(states: frozenset[State]) -> Select[Any]:
+    """All jobs in these states, oldest first."""
+    query = select(jobs).where(jobs.c.state.in_(sorted(states)))
+    if OPEN.issuperset(states):
+        query = query.where(IS_OPEN)  # the index holds no others
+    return query.order_by(jobs.c.created_at, jobs.c.id)
+
+
+@cache
+def _owned() -> Select[Any]:
+    """The ids of the jobs that render or are posted under `worker`."""
+    states = jobs.c.state.in_((State.RENDERING, State.POSTING))
+    return select(jobs.c.id).where(IS_OPEN, jobs.c.worker == bindparam("worker"), states)
+
+
+@cache
+def _card_left() -> Select[Any]:
+    """Jobs delivered `since` then that have a card, oldest first."""
+    lately = jobs.c.changed_at > bindparam("since", type_=Utc())
+    return select(jobs).where(HAS_CARD_LEFT, lately).order_by(jobs.c.changed_at).limit(MOST_AT_ONCE)
+
+
+@cache
+def _beats(database_clock: bool) -> Update:
+    """`worker` lives at this moment: at `now`, unless the database has the clock that counts."""
+    at = func.now() if database_clock else bindparam("now", type_=Utc())
+    return update(workers).where(workers.c.id == bindparam("worker")).values(beat_at=at)
+
+
+@cache
+def _an_orphan() -> Select[Any]:
+    """Whether there is any that `worker` may take over, when all are dead that have not beaten `since`."""
+    since = bindparam("since", type_=Utc())
+    return select(jobs.c.id).where(_is_orphan(bindparam("worker"), since)).limit(1)
+
+
+@cache
+def _a_forgotten_worker() -> Select[Any]:
+    return select(workers.c.id).where(_is_forgotten(bindparam("since", type_=Utc()))).limit(1)
+
+
+@cache
+def _noted_under(prefix: str) -> Select[Any]:
+    return select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
+
+
+@cache
+def _decided() -> Select[Any]:
+    """What the server `guild_id` has decided, and since when it is paused."""
+    return select(guilds.c.settings, guilds.c.paused_at).where(guilds.c.guild_id == bindparam("guild_id"))
+
+
+@cache
+def _paused_among() -> Select[Any]:
+    """Those of the servers `guild_ids` that are paused."""
+    some = guilds.c.guild_id.in_(bindparam("guild_ids", expanding=True))
+    return select(guilds.c.guild_id).where(IS_PAUSED, some)
 
 
 @cache
@@ -1224,14 +1284,16 @@ async def _record(connection: AsyncConnection, new: Sequence[Job]) -> None:
             await connection.execute(insert(table), some)
 
 
-def _is_orphan(worker: str, since: datetime) -> ColumnElement[bool]:
+def _is_orphan(
+    worker: str | BindParameter[str], since: datetime | BindParameter[datetime]
+) -> ColumnElement[bool]:
     """Open jobs that were handed back, or whose worker, not this one, has not beaten since then."""
     alive = select(workers.c.id).where(workers.c.beat_at > since)
     gone = jobs.c.worker.not_in(alive) & (jobs.c.worker != worker)
     return and_(IS_OPEN, jobs.c.state.in_(OWNED), or_(jobs.c.worker.is_(None), gone))
 
 
-def _is_forgotten(since: datetime) -> ColumnElement[bool]:
+def _is_forgotten(since: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     """Workers that own nothing, and have not beaten since then. Whose a doubt or a waiting job once was says nothing."""
     owners = select(jobs.c.worker).where(IS_OPEN, jobs.c.state.in_(OWNED), jobs.c.worker.is_not(None))
     return and_(workers.c.beat_at <= since, workers.c.id.not_in(owners))
@@ -1300,9 +1362,16 @@ def _committed(work: Callable[..., object]) -> None:
 
 async def _again_and_again(ask: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
     """Ask once more while what is wrong may pass: for so long, or for ever."""
+    began = time.monotonic()
+    try:
+        return await ask()  # mostly
+    except Exception as error:
+        if not _may_pass(error):
+            raise
+    left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
     answers: list[T] = []
     async for attempt in stamina.retry_context(
-        on=_may_pass, attempts=None, timeout=seconds, wait_initial=0.02, wait_max=2.0, wait_jitter=0.1
+        on=_may_pass, attempts=None, timeout=left, wait_initial=0.02, wait_max=2.0, wait_jitter=0.1
     ):
         with attempt:
             answers.append(await ask())

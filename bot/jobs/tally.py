@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Select, bindparam, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bot.jobs.budgets import Budget, Scope, Spent
@@ -45,14 +47,9 @@ class Tally:
     async def prepare(self, askers: Collection[int]) -> None:
         """Count for all of these people in one query."""
         self._asked.update(askers)
-        # Not `among`: SQLite would go through all open jobs, for it does not see that these are few.
-        query = select(jobs.c.asker_id, func.count()).where(
-            IS_OPEN, IS_COUNTED, jobs.c.asker_id.in_(sorted(askers))
-        )
-        rows = await self._connection.execute(query.group_by(jobs.c.asker_id))
+        rows = await self._connection.execute(_by_asker(), {"askers": sorted(askers)})
         self._by_asker.update(dict(rows.all()))
-        every = select(func.count()).select_from(jobs).where(IS_OPEN, IS_COUNTED)
-        self._in_all = (await self._connection.execute(every)).scalar_one()
+        self._in_all = (await self._connection.execute(_in_all())).scalar_one()
 
     async def load(self, asker_id: int, *, clip: str | None = None, now: datetime | None = None) -> Load:
         """`clip`: whose takes within a day before `now` are counted as well."""
@@ -104,6 +101,20 @@ class Tally:
         self._in_all += 1
         if clip := taken(job):
             self._takes[clip] += 1
+
+
+@cache
+def _by_asker() -> Select[Any]:
+    """How many open jobs each of the `askers` has."""
+    # Not `among`: SQLite would go through all open jobs, for it does not see that these are few.
+    theirs = jobs.c.asker_id.in_(bindparam("askers", expanding=True))
+    return select(jobs.c.asker_id, func.count()).where(IS_OPEN, IS_COUNTED, theirs).group_by(jobs.c.asker_id)
+
+
+@cache
+def _in_all() -> Select[Any]:
+    """How many open jobs there are."""
+    return select(func.count()).select_from(jobs).where(IS_OPEN, IS_COUNTED)
 
 
 def _scope(scope: Scope, job: Job) -> tuple[tuple[str, int | None], ...]:
