@@ -10,6 +10,7 @@ import math
 import os
 import re
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -261,27 +262,38 @@ class _View:
         return hit(0), hit(1), ray[2]
 
     def shoot(
-        self, image: Image.Image, size: tuple[int, int], moment: float, *, filler: int | None = None
+        self, image: Image.Image, size: tuple[int, int], moment: float, *, margin: int = 0
     ) -> Image.Image:
-        """The picture as the camera sees it at this moment."""
+        """The picture as the camera sees it at this moment. It lies in `image` with a black margin, of so many pixels,
+        that may be seen too."""
         width, height = size
         to_plane = (self.ratio / width, 1 / height)
         across, down, depth = self.rows(moment)
+        wide, high = image.width - 2 * margin, image.height - 2 * margin
         pixels = (
-            tuple(image.width * (n / self.ratio + 0.5 * d) for n, d in zip(across, depth, strict=True)),
-            tuple(image.height * (n + 0.5 * d) for n, d in zip(down, depth, strict=True)),
+            tuple(
+                wide * n / self.ratio + (wide / 2 + margin) * d for n, d in zip(across, depth, strict=True)
+            ),
+            tuple(high * n + (high / 2 + margin) * d for n, d in zip(down, depth, strict=True)),
             depth,
         )
         a, b, c = (
             (p[0] * to_plane[0], p[1] * to_plane[1], p[2] - p[0] * self.ratio / 2 - p[1] / 2) for p in pixels
         )
-        return image.transform(
-            size,
-            Image.Transform.PERSPECTIVE,
-            tuple(value / c[2] for value in (*a, *b, *c[:2])),
-            Image.Resampling.BICUBIC,
-            fillcolor=filler,
-        )
+        transform = tuple(value / c[2] for value in (*a, *b, *c[:2]))
+        if (box := _cut_out(transform, size, image.size)) is not None:
+            return image.resize(size, Image.Resampling.BICUBIC, box=box)
+        return image.transform(size, Image.Transform.PERSPECTIVE, transform, Image.Resampling.BICUBIC)
+
+
+def _cut_out(
+    transform: tuple[float, ...], size: tuple[int, int], whole: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """The upright part of the picture that is all a transform shows, where it is one: that is drawn much faster."""
+    across, slant, left, lean, down, top, *depth = transform
+    box = (left, top, left + across * size[0], top + down * size[1])
+    inside = min(left, top) >= 0 and box[2] <= whole[0] and box[3] <= whole[1]
+    return box if inside and not any((slant, lean, *depth)) else None
 
 
 def _seen(rows: tuple[_Row, _Row, _Row], x: float, y: float) -> tuple[float, float]:
@@ -360,14 +372,15 @@ def _title_card(order: Order, camera: Camera) -> tuple[_Draw, tuple[int, int]]:
     size = _frame_size(across / down, _LONG_SIDE)
     large = (size[0] * 3 // 2, size[1] * 3 // 2)
     ground = _ground(large, zlib.crc32(order.prompt.encode()))
-    text = _lettering(order.prompt, large)
+    margin = large[1] // 10  # farther than the letters move, unless the camera turns
+    text = ImageOps.expand(_lettering(order.prompt, large), margin)
     far = _View.inside(camera, size[0] / size[1])
     near = _View(camera.calmer(0.3), size[0] / size[1])
     ink = Image.new("RGB", size, (252, 248, 240))
 
     def draw(moment: float) -> Image.Image:
         image = far.shoot(ground, size, moment)
-        image.paste(ink, mask=near.shoot(text, size, moment, filler=0))
+        image.paste(ink, mask=near.shoot(text, size, moment, margin=margin))
         return image
 
     return draw, size
@@ -453,9 +466,13 @@ def _wrap(words: list[str], font: ImageFont.FreeTypeFont, width: float) -> list[
 
 
 def _shorten(line: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    while font.getlength(line) > width and len(line) > 2:
-        line = line[:-2].rstrip() + "…"
-    return line
+    def cut(letters: int) -> str:
+        return line[:letters].rstrip() + "…"
+
+    if font.getlength(line) <= width:
+        return line
+    fits = bisect_right(range(1, len(line)), width, key=lambda letters: font.getlength(cut(letters)))
+    return cut(max(1, fits))
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont:
