@@ -5,6 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 from rich.console import Console
 
 from bot import demo
@@ -17,12 +18,21 @@ HARBOUR = Path(__file__).parent / "data" / "harbour.jpg"
 NO_CHROMIUM = "no Chromium here; install one, or name it in $CHROMIUM"
 
 
-async def test_once_saves_two_clips_that_play(tmp_path: Path) -> None:
+@pytest.fixture
+def panorama(tmp_path: Path) -> Path:
+    """A small, low picture. Its clips have few pixels: each is encoded here, once more for the page, and shown."""
+    path = tmp_path / "panorama.jpg"
+    with Image.open(HARBOUR) as harbour:
+        ImageOps.fit(harbour, (480, 120)).save(path)
+    return path
+
+
+async def test_once_saves_two_clips_that_play(tmp_path: Path, panorama: Path) -> None:
     """One member animates, then reacts: clip.mp4 and clip-2.mp4, and a summary of what happened."""
     said = StringIO()
     out = tmp_path / "clip.mp4"
 
-    code = await demo.once(HARBOUR, "camera pull out", out, Console(file=said, width=200))
+    code = await demo.once(panorama, "camera pull out", out, Console(file=said, width=200))
 
     assert code == 0
     for path in (out, tmp_path / "clip-2.mp4"):
@@ -85,7 +95,7 @@ async def test_the_page_ends_in_the_middle_of_its_past(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_chromium() is None, reason=NO_CHROMIUM)
-async def test_a_newcomer_uses_the_page(tmp_path: Path) -> None:
+async def test_a_newcomer_uses_the_page(tmp_path: Path, panorama: Path) -> None:
     """Choose /animate, attach, send; the clip plays; the reaction makes another take."""
     prompt = "camera slowly pulls out"
     async with (
@@ -94,7 +104,7 @@ async def test_a_newcomer_uses_the_page(tmp_path: Path) -> None:
         chromium() as browser,
     ):
         tab = await open_demo(browser, opened.page.url)
-        await animate(tab, prompt=prompt, picture=HARBOUR)
+        await animate(tab, prompt=prompt, picture=panorama)
         await clips_shown(tab, prompt, 1)
         assert await play(tab, prompt, 0) > 0
 
