@@ -25,6 +25,12 @@ from tests.jobs.test_usage import POSTED
 CSV = "Get it as CSV"
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the plotting library is not installed, for tests that look at no picture: each takes a process."""
+    monkeypatch.setattr(charts, "installed", lambda: False)
+
+
 async def opened(town: Town, by: MemberActor | None = None, **options: Any) -> discord.Message:
     return answer_to(await town.slash(by or town.manager, "usage", **options))
 
@@ -104,6 +110,7 @@ async def test_a_month_in_a_picture_and_in_words(town: Town) -> None:
     assert buttons(message) == [CSV]
 
 
+@pytest.mark.usefixtures("undrawn")
 async def test_only_this_server(town: Town) -> None:
     """What others spend is nobody's business here; the owner sees all, by server."""
     await town.posted(town.ada)
@@ -134,6 +141,7 @@ async def test_the_file(town: Town) -> None:
     assert row["provider_task"] == job.provider_task
 
 
+@pytest.mark.usefixtures("undrawn")
 async def test_who_lost_the_right_gets_no_file(town: Town) -> None:
     """An answer stands for a while; who may see it is looked up at each press."""
     await town.posted(town.ada)
@@ -158,6 +166,7 @@ async def test_a_month_without_clips(town: Town) -> None:
     assert "Write it like 2026-11" in town.refusal(await town.slash(town.manager, "usage", month="soon"))
 
 
+@pytest.mark.usefixtures("undrawn")
 async def test_months_are_offered(town: Town) -> None:
     """Those with numbers, by name; nothing to those who may not see them."""
     now = town.now()
@@ -192,6 +201,7 @@ async def test_names(town: Town) -> None:
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 async def test_what_is_open_and_what_is_unsure_stand_apart(town: Town) -> None:
     """Only what was charged is spent."""
     await town.posted(town.ada)
@@ -203,9 +213,9 @@ async def test_what_is_open_and_what_is_unsure_stand_apart(town: Town) -> None:
     assert "2 clips: 1 posted, 1 under way" in text
 
 
-async def test_without_the_plotting_library(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("undrawn")
+async def test_without_the_plotting_library(town: Town) -> None:
     """The same in words, and the file."""
-    monkeypatch.setattr(charts, "installed", lambda: False)
     await town.posted(town.ada)
 
     message = await opened(town)
