@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from discord.http import Route
+from PIL import Image
 
 from bot import __main__ as root
 from bot.config import load
@@ -22,6 +23,7 @@ from bot.jobs.machine import Job, State
 from bot.jobs.store import open_store
 from bot.media import clip as clips
 from tests import asking
+from tests.cogs.conftest import small_clip
 from tests.conftest import Clock
 from tests.forked import Forked, environment
 from tests.jobs.world import make_world
@@ -273,20 +275,19 @@ async def test_commands_are_sent_only_when_they_changed(config: Path, discord: D
 
 async def test_render_makes_a_clip_without_discord(tmp_path: Path) -> None:
     """The built-in model needs no key."""
-    out = tmp_path / "clip.mp4"
+    picture, out = tmp_path / "panorama.png", tmp_path / "clip.mp4"
+    Image.new("RGB", (480, 120), "teal").save(picture)
 
-    code, said, err = await animatic("render", DATA / "harbour.jpg", "pan left", "--out", out, cwd=tmp_path)
+    code, said, err = await animatic("render", picture, "pan left", "--out", out, cwd=tmp_path)
 
     assert code == 0, err
-    assert "720×480, 5.0 s, h264" in said
+    assert "480×120, 5.0 s, h264" in said
     assert (await clips.probe(out)).codec == "h264"
 
 
 async def test_render_tries_a_key(config: Path, tmp_path: Path) -> None:
     """Through the gateway: submit once, poll, download."""
-    source = tmp_path / "source.mp4"
-    await animatic("render", "-", "a title", "--out", source, cwd=tmp_path)
-    async with MakevidServer(clip=source.read_bytes()) as makevid:
+    async with MakevidServer(clip=small_clip()) as makevid:
         config.write_text(
             f"""
             [routes.makevid]
@@ -306,7 +307,7 @@ async def test_render_tries_a_key(config: Path, tmp_path: Path) -> None:
 
         assert code == 0, err
         assert len(makevid.creates) == 1
-    assert out.read_bytes() == source.read_bytes()
+    assert out.read_bytes() == small_clip()
     assert "h264" in said
 
 

@@ -253,7 +253,7 @@ async def test_runway_gets_a_link(town: Town) -> None:
 
 async def test_sketch_really_draws(town: Town, tmp_path: Any) -> None:
     """The built-in route: free, no gateway, a real H.264 clip of five seconds."""
-    result = await town.animate(town.ada, prompt="camera pull out", model="sketch", picture=picture(320, 240))
+    result = await town.animate(town.ada, prompt="camera pull out", model="sketch", picture=picture(320, 80))
     assert "Sketch, 5 s, free" in said(result)
 
     await town.draw_until_done()

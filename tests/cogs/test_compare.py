@@ -445,7 +445,7 @@ async def test_the_leaderboard(town: Town) -> None:
 async def test_sketch_can_be_compared(town: Town) -> None:
     """A model on another route, and what stands under the clips does not say which it is."""
     assert MODELS["sketch"]
-    await start(town, first="kling", second="sketch")
+    await start(town, first="kling", second="sketch", picture=("small.png", picture(480, 300)))
     await town.draw_until_done()
 
     post = shown_post(town)

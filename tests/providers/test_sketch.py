@@ -7,20 +7,21 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected
 from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
 from bot.media.clip import probe
 from bot.providers.base import ClipRequest, Picture, Provider
 from bot.providers.sketch import Sketch
-from bot.providers.sketch_render import Order, Pose, Stopped, read_camera, render
+from bot.providers.sketch_render import Order, Pose, Stopped, _View, read_camera, render
 
 DATA = Path(__file__).parent.parent / "data"
 STILL = Pose()
@@ -68,7 +69,7 @@ async def sketch(tmp_path: Path, desk: Desk) -> AsyncIterator[Sketch]:
     await sketch.aclose()
 
 
-def picture(width: int = 96, height: int = 64, colour: tuple[int, int, int] = (200, 80, 40)) -> Picture:
+def picture(width: int = 96, height: int = 24, colour: tuple[int, int, int] = (200, 80, 40)) -> Picture:
     out = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(out, "PNG")
     return Picture(data=out.getvalue(), media_type="image/png", width=width, height=height)
@@ -203,9 +204,15 @@ def test_eases_in_and_out() -> None:
 # The drawing
 
 
-async def test_draws_a_clip_that_plays_everywhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pull_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip of a photograph, as long and as large as members get it."""
+    return draw(tmp_path_factory.mktemp("sketch"), "camera pull out", seconds=5)
+
+
+async def test_draws_a_clip_that_plays_everywhere(pull_out: Path) -> None:
     """5 s, 24 frames a second, H.264, longest side 720."""
-    facts = await probe(draw(tmp_path, "camera pull out", seconds=5))
+    facts = await probe(pull_out)
 
     assert facts.plays_everywhere
     assert (facts.width, facts.height) == (720, 480)
@@ -213,9 +220,9 @@ async def test_draws_a_clip_that_plays_everywhere(tmp_path: Path) -> None:
     assert facts.seconds == pytest.approx(5, abs=0.05)
 
 
-def test_pulls_out_to_the_whole_picture(tmp_path: Path) -> None:
+def test_pulls_out_to_the_whole_picture(pull_out: Path) -> None:
     """The clip begins on the middle and ends with all of the picture in sight."""
-    shown = frames(draw(tmp_path, "camera pull out"))
+    shown = frames(pull_out)
     whole = Image.open(DATA / "harbour.jpg").resize(shown[0].size)
 
     close_up = middle(whole, 0.67)
@@ -223,13 +230,29 @@ def test_pulls_out_to_the_whole_picture(tmp_path: Path) -> None:
     assert difference(shown[0], close_up) < 12 < difference(shown[0], whole)
 
 
-def test_moves_smoothly(tmp_path: Path) -> None:
+def test_moves_smoothly(pull_out: Path) -> None:
     """No frame jumps: steps grow and shrink evenly, without the jitter of whole-pixel moves."""
-    shown = frames(draw(tmp_path, "zoom out", seconds=5))
+    shown = frames(pull_out)
     steps = [difference(a, b) for a, b in itertools.pairwise(shown)]
 
     assert max(steps) < 4
     assert difference(shown[0], shown[-1]) > 4 * max(steps)
+
+
+@pytest.mark.parametrize("margin", [0, 80])
+@pytest.mark.parametrize("prompt", ["zoom out", "truck left", "pedestal up, push in", "static"])
+def test_a_camera_that_does_not_turn_sees_what_any_camera_sees(prompt: str, margin: int) -> None:
+    """Its frames are drawn in another way, the faster one. A camera that turns by nearly nothing shows the same."""
+    camera = read_camera(prompt)
+    hardly = replace(camera, start=camera.start + Pose(roll=1e-9), end=camera.end + Pose(roll=1e-9))
+    whole = Image.open(DATA / "harbour.jpg").convert("RGB")
+    straight, turned = (_View.inside(one, whole.width / whole.height) for one in (camera, hardly))
+    image = ImageOps.expand(whole, margin)
+
+    for moment in (0, 0.3, 1):
+        one, other = (view.shoot(image, (720, 480), moment, margin=margin) for view in (straight, turned))
+        assert difference(one, other) < 1
+        assert difference(one, ImageChops.offset(other, 1, 1)) > 2 * difference(one, other)
 
 
 @pytest.mark.parametrize(
@@ -313,11 +336,8 @@ def test_stops_when_told(tmp_path: Path) -> None:
 async def test_a_real_process_draws_the_clip(tmp_path: Path, processes: Executor) -> None:
     """From request to file, as the bot does it."""
     sketch: Provider = Sketch(folder=tmp_path / "sketch", pool=processes)
-    harbour = Picture(
-        data=(DATA / "harbour.jpg").read_bytes(), media_type="image/jpeg", width=1280, height=853
-    )
 
-    accepted = await sketch.submit(request(prompt="camera pull out", picture=harbour))
+    accepted = await sketch.submit(request(prompt="camera pull out"))
     outcome = await sketch.check(accepted.task)
     for _ in range(1200):
         if not isinstance(outcome, StillRendering):

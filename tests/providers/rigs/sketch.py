@@ -52,7 +52,7 @@ class SketchRig(Rig):
 
     def request(self, reference: str, case: Case) -> ClipRequest:
         return ClipRequest(
-            reference=reference, variant="sketch", prompt="zoom in", seconds=5, picture=picture(64, 64)
+            reference=reference, variant="sketch", prompt="zoom in", seconds=5, picture=picture(64, 16)
         )
 
     @property
