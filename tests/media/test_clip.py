@@ -182,8 +182,8 @@ async def test_good_pictures_are_only_packed_anew(tmp_path: Path, pool: Executor
 @pytest.mark.parametrize("sound", [False, True], ids=["silent", "with sound"])
 async def test_a_heavy_clip_is_made_to_fit(tmp_path: Path, pool: Executor, *, sound: bool) -> None:
     """It comes out below the limit, near it, and still whole."""
-    path = make(tmp_path / "clip.mp4", size=(640, 360), frames=48, busy=True, sound=sound)
-    limit = 300_000
+    path = make(tmp_path / "clip.mp4", size=(480, 270), frames=48, busy=True, sound=sound)
+    limit = 170_000
     assert path.stat().st_size > limit
 
     fitted = await fit(path, limit, pool=pool)

@@ -373,13 +373,13 @@ async def test_names_the_picture_it_refuses() -> None:
 
 
 @given(
-    width=st.integers(1, 700),
-    height=st.integers(1, 700),
-    min_side=st.integers(1, 500),
-    max_side=st.integers(16, 900),
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    min_side=st.integers(1, 200),
+    max_side=st.integers(16, 400),
     narrowest=st.floats(0.1, 1),
     widest=st.floats(1, 10),
-    max_bytes=st.integers(500, 200_000),
+    max_bytes=st.integers(500, 40_000),
     alpha=st.booleans(),
 )
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
