@@ -192,7 +192,7 @@ class Store:
         )
         self._database_clock = database_clock and self._postgresql
         self._one_writer = asyncio.Lock()
-        self._in_rush: set[str] = set()  # routes whose last claim took some
+        self._in_rush: set[str] = set()  # routes whose last claim took several
         self._adds = Together(self._add_all, most=MOST_AT_ONCE)
         self._moves = Together(self._move_all, most=MOST_AT_ONCE)
         self._gone = Together(self._cards_gone, most=MOST_AT_ONCE)
@@ -369,14 +369,14 @@ class Store:
                 moves.append((job, machine.advance(job, claimed, now), claimed))
             return [job for job in await self._save(connection, moves) if job]
 
-        # Mostly nobody waits, or no slot is free: then no lock is taken. Where one was, there may be another.
+        # Mostly nobody waits, or no slot is free: then no lock is taken. Where there were several, there may be more.
         if route not in self._in_rush:
             async with self._reads.connect() as connection:
                 look = {"route": route, "slots": slots, "held_since": now - HOLDS_SLOT}
                 if not (await connection.execute(_may_begin(), look)).first():
                     return []
         claimed = await self._write(work, seconds=ACCEPT_SECONDS)
-        (self._in_rush.add if claimed else self._in_rush.discard)(route)
+        (self._in_rush.add if len(claimed) > 1 else self._in_rush.discard)(route)
         return claimed
 
     async def beat(self, worker: str, now: datetime) -> None:
