@@ -32,8 +32,8 @@ AWAY = ProviderBusy("not connected", away=True)
 
 
 async def pass_by(world: World, seconds: int) -> None:
-    """In steps such as the engine takes, and no more than sixty."""
-    step = max(10, seconds // 60)
+    """In steps such as the engine takes, and no more than thirty."""
+    step = max(10, seconds // 30)
     for _ in range(seconds // step):
         world.clock.pass_by(seconds=step)
         await world.engine.run_due()
