@@ -68,7 +68,9 @@ class Schedule:
             running.pop(job_id, None)
 
     def soon(self, job_id: str, pause: timedelta) -> None:
-        self._set(job_id, self._now() + pause)
+        """Due after the pause, if it is followed."""
+        if job_id in self.jobs:
+            self._set(job_id, self._now() + pause)
 
     def shift(self, jump: timedelta) -> None:
         """The clock was set by so much."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,9 @@ from bot.jobs.announcing import CannotPost, PictureGone, Pictures, PostLater, Wa
 from bot.jobs.desk import Who
 from bot.jobs.machine import Accepted, Broke, Charge, Job, Outcome, Ready, State, StillRendering
 from bot.jobs.ownership import STALE
-from tests.conftest import in_paid_call
-from tests.jobs.world import Slow, World
+from bot.jobs.store import Store
+from tests.conftest import Clock, in_paid_call
+from tests.jobs.world import Slow, World, make_engine, make_world
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # of two that do not differ here
 
@@ -866,3 +868,31 @@ async def test_a_forgotten_draft_is_called_off_with_the_card_it_may_have(world: 
 
     assert (await world.now(draft)).state is State.CANCELLED
     assert world.announcer.cleared == ["draft"]
+
+
+async def test_a_bug_before_the_intent_holds_nobody_up(store: Store, clock: Clock, tmp_path: Path) -> None:
+    """The claimed job goes back to the line with the next sweep, however late; the others are made meanwhile."""
+    world = make_world(store, clock, tmp_path / "clips")
+    provider, board = world.provider, world.announcer
+    engine = make_engine(store, provider, board, clock, tmp_path / "clips", stale=timedelta(minutes=10))
+
+    def broken(_route: str, _reference: str) -> str | None:
+        raise RuntimeError
+
+    usual, engine.callback = engine.callback, broken
+    job = await world.ask()
+    await engine.run_due()
+    engine.callback = usual
+    other = await world.ask(asker=3)
+
+    for _ in range(4):
+        clock.pass_by(seconds=20)
+        await engine.run_due()
+    assert (await world.now(job)).state is State.PREPARING
+    assert (await world.now(other)).state is State.DELIVERED
+
+    for _ in range(12):
+        clock.pass_by(seconds=20)
+        await engine.run_due()
+    assert (await world.now(job)).state is State.DELIVERED
+    assert len(provider.submits) == 2

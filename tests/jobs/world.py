@@ -19,6 +19,7 @@ from bot.jobs.limits import Limits
 from bot.jobs.machine import Absent, Accepted, Broke, Job, Ready, StillRendering
 from bot.jobs.models import Menu, Model
 from bot.jobs.moderation import Review, Verdict
+from bot.jobs.ownership import STALE
 from bot.jobs.store import Store
 from bot.providers.base import Balance, Capabilities, ClipRequest, Picture, PictureRules
 from tests.conftest import Clock
@@ -362,6 +363,7 @@ def make_engine(
     slots: int = 2,
     worker: str = "worker-1",
     monotonic: Callable[[], float] | None = None,
+    stale: timedelta = STALE,
 ) -> Engine:
     return Engine(
         store=store,
@@ -373,6 +375,7 @@ def make_engine(
         folder=folder,
         slots=lambda _route: slots,
         health=Health(store, now=clock.now),
+        stale=stale,
         monotonic=monotonic or (lambda: clock.at.timestamp()),
     )
 
