@@ -285,6 +285,14 @@ async def test_render_makes_a_clip_without_discord(tmp_path: Path) -> None:
     assert (await clips.probe(out)).codec == "h264"
 
 
+async def test_render_makes_a_title_card(tmp_path: Path) -> None:
+    """Without a picture there is the prompt."""
+    code, said, err = await animatic("render", "-", "a title", "--out", tmp_path / "clip.mp4", cwd=tmp_path)
+
+    assert code == 0, err
+    assert "5.0 s, h264" in said
+
+
 async def test_render_tries_a_key(config: Path, tmp_path: Path) -> None:
     """Through the gateway: submit once, poll, download."""
     async with MakevidServer(clip=small_clip()) as makevid:

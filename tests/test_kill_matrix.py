@@ -186,7 +186,7 @@ async def test_a_process_may_sleep_anywhere(database: str, discord: DiscordServe
         for row in lives.SLEEPING_ROWS
         if not (row.point.startswith("store.uncommitted/") and "sqlite" in database)
     ]
-    await live_through_all(database, discord, tmp_path, chosen(rows, database))
+    await live_through_all(database, discord, tmp_path, chosen(rows, database, on_both=True))
 
 
 async def test_a_process_may_die_before_the_owner_knows(
@@ -220,13 +220,15 @@ async def test_a_process_may_die_in_its_first_start(
         await lives.recover(site, job)
 
 
-def chosen(rows: Sequence[Row], database: str) -> Sequence[Row]:
-    """`make matrix` runs every row on both databases, `make test` the usual ones, every other on PostgreSQL.
+def chosen(rows: Sequence[Row], database: str, *, on_both: bool = False) -> Sequence[Row]:
+    """`make matrix` runs every row on both databases, `make test` the usual ones, every other on PostgreSQL, or all `on_both`.
 
     With ANIMATIC_ROWS in the environment, a regular expression, only those whose names it is found in.
     """
     if not EVERY_ROW:
-        rows = [row for row in rows if row.usual][database.startswith("postgresql") :: 2]
+        rows = [row for row in rows if row.usual]
+        if not on_both:
+            rows = rows[database.startswith("postgresql") :: 2]
     return [row for row in rows if re.search(os.environ.get("ANIMATIC_ROWS", ""), row.name)]
 
 

@@ -209,7 +209,10 @@ class Engine:
         for job in rescued:
             if self._stopping:
                 break
-            await self._tell(job)
+            try:
+                await self._tell(job)
+            except Exception:  # one job's trouble is not the others'
+                log.exception("telling_failed", job=job.id)
             told.append(job)
             if self._monotonic() - began > MENDED_EVERY:  # not after each: there may be thousands
                 await self._mend(told)

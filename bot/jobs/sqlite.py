@@ -82,7 +82,7 @@ class _Cursor(aiosqlite.Cursor):
         self._cursor = cursor = self._conn._conn.cursor()  # noqa: SLF001
         try:
             if begins:
-                cursor.execute(begins)
+                self._begin(cursor, begins)
             how(cursor, sql, parameters)
             if cursor.description:
                 self._ahead.extend(cursor.fetchmany(AHEAD))
@@ -93,6 +93,14 @@ class _Cursor(aiosqlite.Cursor):
             self._open = cursor
         else:
             cursor.close()
+
+    def _begin(self, cursor: sqlite3.Cursor, begins: str) -> None:
+        try:
+            cursor.execute(begins)
+        except BaseException:  # whatever comes next in this transaction is not to stand for itself
+            assert isinstance(self._conn, _Connection)
+            self._conn.begin(begins)
+            raise
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
         wanted = self.arraysize if size is None else size

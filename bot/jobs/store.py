@@ -25,7 +25,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 import stamina
@@ -1163,7 +1163,7 @@ def _a_forgotten_worker() -> Select[Any]:
     return select(workers.c.id).where(_is_forgotten(bindparam("since", type_=Utc()))).limit(1)
 
 
-@cache
+@lru_cache(maxsize=32)
 def _noted_under(prefix: str) -> Select[Any]:
     return select(notes.c.key, notes.c.value).where(notes.c.key.startswith(prefix, autoescape=True))
 
@@ -1366,9 +1366,9 @@ async def _again_and_again(ask: Callable[[], Awaitable[T]], *, seconds: float | 
     try:
         return await ask()  # mostly
     except Exception as error:
-        if not _may_pass(error):
+        left = None if seconds is None else seconds - (time.monotonic() - began)
+        if not _may_pass(error) or (left is not None and left <= 0):
             raise
-    left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
     answers: list[T] = []
     async for attempt in stamina.retry_context(
         on=_may_pass, attempts=None, timeout=left, wait_initial=0.02, wait_max=2.0, wait_jitter=0.1

@@ -870,6 +870,22 @@ async def test_a_forgotten_draft_is_called_off_with_the_card_it_may_have(world: 
     assert world.announcer.cleared == ["draft"]
 
 
+async def test_a_bug_after_the_end_holds_nobody_up(world: World) -> None:
+    """The clip is delivered, though its card stands until the sweep; the others go on."""
+    world.announcer.on_finish.append(RuntimeError())
+    job = await world.ask()
+    for _ in range(3):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=10)
+    other = await world.ask(asker=3)
+    for _ in range(6):
+        await world.engine.run_due()
+        world.clock.pass_by(seconds=20)
+
+    assert {(await world.now(each)).state for each in (job, other)} == {State.DELIVERED}
+    assert (await world.now(job)).card_id is None
+
+
 async def test_a_bug_before_the_intent_holds_nobody_up(store: Store, clock: Clock, tmp_path: Path) -> None:
     """The claimed job goes back to the line with the next sweep, however late; the others are made meanwhile."""
     world = make_world(store, clock, tmp_path / "clips")

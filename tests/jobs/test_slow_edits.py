@@ -125,3 +125,33 @@ async def test_what_is_taken_over_is_not_looked_at_one_by_one(
     assert sum(looks) == len(rescued) == len(jobs)
     assert len(looks) <= 2
     assert all(world.announcer.cards[job.id][0].worker == "worker-2" for job in jobs)
+
+
+async def test_what_is_told_slowly_is_looked_at_in_between(
+    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discord may take minutes for hundreds of cards: a clip that is done meanwhile does not wait for the last of them."""
+    world = make_world(store, clock, tmp_path / "clips")
+    engine = make_engine(store, world.provider, world.announcer, clock, tmp_path / "clips", slots=20)
+    for asker in range(1, 10):
+        await world.ask(asker=asker)
+    await engine.run_due()
+    clock.pass_by(minutes=1)
+    reborn = world.reborn()
+    changed, draw, looks = store.changed, world.announcer.draw, []
+
+    async def counted(seen: Collection[Job]) -> dict[str, Job | None]:
+        looks.append(len(seen))
+        return await changed(seen)
+
+    async def slowly(job: Job, waiting: Waiting) -> None:
+        clock.pass_by(seconds=0.6)
+        await draw(job, waiting)
+
+    monkeypatch.setattr(store, "changed", counted)
+    monkeypatch.setattr(world.announcer, "draw", slowly)
+    rescued = await reborn._ownership.beat() and await reborn._ownership.rescue()
+    assert rescued
+    await reborn._tell_all(rescued)
+
+    assert looks == [2, 2, 2, 2, 1]

@@ -3,14 +3,14 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import pytest
 from sqlalchemy import event, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bot.jobs import sqlite, store
@@ -100,6 +100,25 @@ async def test_whoever_is_cancelled_while_beginning_holds_nobody_up(
         await connection.execute(text("INSERT INTO things (name) VALUES ('a')"))
     async with engine.connect() as connection:
         assert (await connection.execute(text("SELECT count(*) FROM things"))).scalar_one() == 1
+
+
+async def test_what_could_not_begin_is_no_half_transaction(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was locked when it was to begin, and is free when the next statement comes: that one begins it."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", timedelta(0))
+    insert = text("INSERT INTO things (name) VALUES ('a')")
+    async with engine.connect() as first, engine.connect() as second:
+        await first.execute(insert)
+        with pytest.raises(OperationalError):
+            await second.execute(insert)
+        await first.rollback()
+
+        await second.execute(insert)
+        await second.rollback()
+
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM things"))).scalar_one() == 0
 
 
 async def test_all_rows_come(engine: AsyncEngine) -> None:

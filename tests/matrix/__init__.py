@@ -1,7 +1,7 @@
 """The rows of the kill matrix: what goes on when a process dies at a fail point, and what must be true in the end.
 
 A row names a point as the environment does: `store.committed/Posted`, `discord.answered/PATCH messages:2`. `make matrix` runs
-all of them on both routes and both databases, `make test` those of which another is not the like, each on one database.
+all of them on both routes and both databases, `make test` those of which another is not the like, mostly each on one database.
 """
 
 import asyncio
