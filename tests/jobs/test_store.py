@@ -29,7 +29,15 @@ from bot.jobs.machine import (
     Ready,
     State,
 )
-from bot.jobs.store import HOLDS_SLOT, AlreadyThere, Load, Store, new_job_id, open_store
+from bot.jobs.store import (
+    HOLDS_SLOT,
+    AlreadyThere,
+    Load,
+    Store,
+    _again_and_again,
+    new_job_id,
+    open_store,
+)
 from bot.jobs.tables import jobs, metadata
 from tests.conftest import Clock, in_paid_call
 
@@ -541,3 +549,17 @@ async def test_writers_of_one_process_take_turns(
         await asyncio.gather(*(store.beat(f"worker-{number}", clock.now()) for number in range(15)))
 
         assert len(await store.heard_of(clock.now())) == 15
+
+
+async def test_nothing_is_tried_again_after_its_time() -> None:
+    """Discord waits three seconds: whoever asks gets the error itself, after what it took to come to it."""
+    tries: list[int] = []
+
+    async def ask() -> None:
+        tries.append(1)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await _again_and_again(ask, seconds=0)
+
+    assert tries == [1]
