@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -199,8 +200,9 @@ class Sketch:
                 if not entry.is_file(follow_symlinks=False) or task in self._running:
                     continue
                 kept = _KEPT if self._file(task, "mp4").exists() else _KEPT_UNFINISHED
-                if now - entry.stat(follow_symlinks=False).st_mtime > kept.total_seconds():
-                    path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):  # another request has just given it its name
+                    if now - entry.stat(follow_symlinks=False).st_mtime > kept.total_seconds():
+                        path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:

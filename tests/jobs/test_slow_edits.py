@@ -101,25 +101,32 @@ async def test_a_place_in_line_is_not_drawn_over_a_job_that_began(
     assert [world.announcer.cards[job.id][0].state for job in jobs] == [State.RENDERING] * 2
 
 
+@pytest.fixture
+def looks(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """At how many jobs at a time it is looked whether they have changed."""
+    changed, numbers = store.changed, list[int]()
+
+    async def counted(seen: Collection[Job]) -> dict[str, Job | None]:
+        numbers.append(len(seen))
+        return await changed(seen)
+
+    monkeypatch.setattr(store, "changed", counted)
+    return numbers
+
+
 async def test_what_is_taken_over_is_not_looked_at_one_by_one(
-    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, clock: Clock, tmp_path: Path, looks: list[int]
 ) -> None:
     """A process that dies with thousands of clips in the making: the next one has more to do than to read its rows again."""
     world = make_world(store, clock, tmp_path / "clips")
     engine = make_engine(store, world.provider, world.announcer, clock, tmp_path / "clips", slots=20)
     jobs = [await world.ask(asker=asker) for asker in range(1, 21)]
     await engine.run_due()
-    changed, looks = store.changed, []
-
-    async def counted(seen: Collection[Job]) -> dict[str, Job | None]:
-        looks.append(len(seen))
-        return await changed(seen)
-
     world.clock.pass_by(minutes=1)
     reborn = world.reborn()
-    monkeypatch.setattr(store, "changed", counted)
     rescued = await reborn._ownership.beat() and await reborn._ownership.rescue()
     assert rescued
+    looks.clear()
     await reborn._tell_all(rescued)
 
     assert sum(looks) == len(rescued) == len(jobs)
@@ -128,7 +135,7 @@ async def test_what_is_taken_over_is_not_looked_at_one_by_one(
 
 
 async def test_what_is_told_slowly_is_looked_at_in_between(
-    store: Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, clock: Clock, tmp_path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Discord may take minutes for hundreds of cards: a clip that is done meanwhile does not wait for the last of them."""
     world = make_world(store, clock, tmp_path / "clips")
@@ -138,20 +145,16 @@ async def test_what_is_told_slowly_is_looked_at_in_between(
     await engine.run_due()
     clock.pass_by(minutes=1)
     reborn = world.reborn()
-    changed, draw, looks = store.changed, world.announcer.draw, []
-
-    async def counted(seen: Collection[Job]) -> dict[str, Job | None]:
-        looks.append(len(seen))
-        return await changed(seen)
+    draw = world.announcer.draw
 
     async def slowly(job: Job, waiting: Waiting) -> None:
         clock.pass_by(seconds=0.6)
         await draw(job, waiting)
 
-    monkeypatch.setattr(store, "changed", counted)
     monkeypatch.setattr(world.announcer, "draw", slowly)
     rescued = await reborn._ownership.beat() and await reborn._ownership.rescue()
     assert rescued
+    looks.clear()
     await reborn._tell_all(rescued)
 
     assert looks == [2, 2, 2, 2, 1]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -202,6 +203,28 @@ def test_eases_in_and_out() -> None:
 
 
 # The drawing
+
+
+async def test_two_requests_at_the_same_moment_do_not_spoil_each_other(
+    sketch: Sketch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one is writing gets its name while the other looks for old files: between seeing it and asking its age."""
+    scan = os.scandir
+    (tmp_path / "sketch").mkdir()
+    writing = tmp_path / "sketch" / "ref-2.picture.1.part"
+    writing.touch()
+
+    @contextmanager
+    def seen_too_early(folder: Path) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scan(folder) as entries:
+            seen = list(entries)
+        writing.unlink()
+        yield iter(seen)
+
+    monkeypatch.setattr(os, "scandir", seen_too_early)
+
+    assert isinstance(await sketch.submit(request()), Accepted)
+    assert not writing.exists()
 
 
 @pytest.fixture(scope="module")
