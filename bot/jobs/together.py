@@ -4,10 +4,22 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+
+
+class _Surely(asyncio.Future[Answer]):
+    """An answer that a cancelled caller still waits for, and is cancelled then; cancelled once more, it waits no longer."""
+
+    _given_up = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if self._given_up:
+            return super().cancel(msg)
+        self._given_up = True
+        return False
 
 
 class Together(Generic[Item, Answer]):
@@ -28,17 +40,11 @@ class Together(Generic[Item, Answer]):
     async def ask(self, item: Item, *, surely: bool = False) -> Answer:
         """The answer for this item. A caller that is cancelled before its turn asked nothing; one that asks `surely` is
         cancelled only after its turn."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = _Surely() if surely else asyncio.Future()
         self._waiting.append((item, answer))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), context=Context())  # nobody's log fields
-        if not surely:
-            return await answer
-        try:
-            return await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            await asyncio.wait({answer})
-            raise
+        return await answer
 
     async def close(self) -> None:
         """Give up what is under way; whoever still waits is cancelled."""
@@ -46,7 +52,7 @@ class Together(Generic[Item, Answer]):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for _, answer in self._waiting:
-            answer.cancel()
+            asyncio.Future.cancel(answer)
 
     async def _run(self) -> None:
         some: list[tuple[Item, asyncio.Future[Answer]]] = []
@@ -55,13 +61,13 @@ class Together(Generic[Item, Answer]):
                 some = []
                 while self._waiting and len(some) < self._most:
                     item, answer = self._waiting.popleft()
-                    if not answer.done():
+                    if not answer.done() or isinstance(answer, _Surely):
                         some.append((item, answer))
                 if some:
                     await self._answer(some)
         finally:
             for _, answer in some:  # not done only when this task was cancelled
-                answer.cancel()
+                asyncio.Future.cancel(answer)
 
     async def _answer(self, some: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         answers: Sequence[Answer | Exception]

@@ -233,3 +233,54 @@ async def test_who_asks_surely_is_cancelled_afterwards() -> None:
     assert first.cancelled()
     assert second.cancelled()
     assert work.batches == [[1], [2]]
+
+
+async def test_who_is_cancelled_twice_waits_no_longer() -> None:
+    """A process that is told to end at once does not wait for a database that is away; what was asked is done if it can be."""
+    work = Work()
+    together = Together(work, most=1)
+    under_way, waiting = [asyncio.create_task(together.ask(n, surely=True)) for n in (1, 2)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for _ in range(2):
+        under_way.cancel()
+        waiting.cancel()
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert under_way.cancelled()
+    assert waiting.cancelled()
+
+    for _ in range(3):
+        work.go.release()
+    assert await together.ask(3) == 6
+    assert work.batches == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_closing_leaves_nobody_waiting_who_asks_surely(cancelled: bool) -> None:
+    together = Together(Work(), most=1)
+    asked = [asyncio.create_task(together.ask(n, surely=True)) for n in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    for task in asked:
+        if cancelled:
+            task.cancel()
+    await together.close()
+
+    done = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert all(isinstance(answer, asyncio.CancelledError) for answer in done)
+
+
+async def test_who_is_cancelled_while_it_fails_is_cancelled() -> None:
+    work = Work()
+    together = Together(work, most=1)
+    asked = asyncio.create_task(together.ask(-1, surely=True))
+    await asyncio.sleep(0)
+    asked.cancel()
+    work.go.release()
+
+    await asyncio.wait({asked})
+
+    assert asked.cancelled()
