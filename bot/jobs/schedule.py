@@ -6,10 +6,9 @@ it is asked for again; `bot.jobs.pacing` has the rule.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
-from itertools import takewhile
 
 from bot.jobs import pacing
 from bot.jobs.announcing import Waiting
@@ -85,30 +84,39 @@ class Schedule:
 
     def due_by(self, at: datetime) -> set[str]:
         """Those that are due then."""
-        return {job_id for _, job_id in takewhile(lambda entry: entry[0] <= at, self._in_order())}
+        found, heap, places = set[str](), self._tidy(), [0]
+        while places:  # below what is due later there is nothing that is due
+            if (place := places.pop()) < len(heap) and heap[place][0] <= at:
+                due, job_id = heap[place]
+                if self.due.get(job_id) == due:
+                    found.add(job_id)
+                places += (2 * place + 1, 2 * place + 2)
+        return found
 
     def next_due(self, besides: Collection[str]) -> datetime | None:
         """When the first of the others is due."""
-        return next((at for at, job_id in self._in_order() if job_id not in besides), None)
+        first, heap, places = None, self._tidy(), [0]
+        while places:
+            if (place := places.pop()) < len(heap) and (first is None or heap[place][0] < first):
+                due, job_id = heap[place]
+                if self.due.get(job_id) == due and job_id not in besides:
+                    first = due
+                else:
+                    places += (2 * place + 1, 2 * place + 2)
+        return first
 
     def _set(self, job_id: str, at: datetime) -> None:
         if self.due.get(job_id) != at:
             self.due[job_id] = at
             heappush(self._heap, (at, job_id))
 
-    def _in_order(self) -> Iterator[tuple[datetime, str]]:
-        """Due times and jobs, the next first; of tens of thousands only as many are looked at as are asked for."""
+    def _tidy(self) -> list[tuple[datetime, str]]:
+        """Due times and jobs, those below a place due no sooner: of tens of thousands only as many are looked at as have
+        to be."""
         heap = self._heap
         while heap and self.due.get(heap[0][1]) != heap[0][0]:
             heappop(heap)
-        fringe = [(heap[0], 0)] if heap else []
-        while fringe:
-            (at, job_id), index = heappop(fringe)
-            if self.due.get(job_id) == at:
-                yield at, job_id
-            for below in (2 * index + 1, 2 * index + 2):
-                if below < len(heap):
-                    heappush(fringe, (heap[below], below))
+        return heap
 
     def hurry(self, job_id: str) -> bool:
         """Somebody says that the job has moved: ask as soon as may be. False: it is not in our hand."""
