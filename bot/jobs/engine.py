@@ -12,7 +12,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -545,18 +544,18 @@ class Engine:
     async def _work(self, job: Job) -> None:
         """One step of one job. Whatever goes wrong, the job keeps its row and a next time."""
         term = self._ownership.term
-        with structlog.contextvars.bound_contextvars(job=job.id):
-            try:
-                if job.state is State.PREPARING:
-                    await self._submit(job, term)
-                elif job.state is State.RENDERING:
-                    await self._poll(job)
-                else:
-                    again = self._just_ready.pop(job.id, None) != term
-                    await self._deliver(job, term, again=again)
-            except Exception:  # one job's trouble is not the others'
-                log.exception("step_failed", state=job.state)
-                self._schedule.soon(job.id, BUSY_PAUSE)
+        structlog.contextvars.bind_contextvars(job=job.id)  # of this task alone
+        try:
+            if job.state is State.PREPARING:
+                await self._submit(job, term)
+            elif job.state is State.RENDERING:
+                await self._poll(job)
+            else:
+                again = self._just_ready.pop(job.id, None) != term
+                await self._deliver(job, term, again=again)
+        except Exception:  # one job's trouble is not the others'
+            log.exception("step_failed", state=job.state)
+            self._schedule.soon(job.id, BUSY_PAUSE)
 
     async def _submit(self, job: Job, term: int) -> None:
         """Fetch the pictures, upload them where the route wants that, write the intent to pay, and pay."""
@@ -774,14 +773,14 @@ class Engine:
     ) -> None:
         """As `_seen`. What is ready is due at once, as a step of its own: no clip waits for the others' downloads."""
         term = self._ownership.term
-        with structlog.contextvars.bound_contextvars(job=job.id):
-            try:
-                moved = await self._seen(job, outcome, retry_after)
-                if moved and moved.state is State.POSTING:
-                    self._just_ready[job.id] = term
-            except Exception:  # one job's trouble is not the others'
-                log.exception("step_failed", state=job.state)
-                self._schedule.soon(job.id, BUSY_PAUSE)
+        structlog.contextvars.bind_contextvars(job=job.id)  # of this task alone
+        try:
+            moved = await self._seen(job, outcome, retry_after)
+            if moved and moved.state is State.POSTING:
+                self._just_ready[job.id] = term
+        except Exception:  # one job's trouble is not the others'
+            log.exception("step_failed", state=job.state)
+            self._schedule.soon(job.id, BUSY_PAUSE)
 
     async def _polled(self, job: Job, outcome: StillRendering | Ready | Broke | ProviderError) -> None:
         """What an answer, or its absence, means for the job."""
@@ -815,7 +814,7 @@ class Engine:
                 await self._announcer.draw(job, waiting)
             return None
         if isinstance(outcome, Ready):
-            outcome = replace(outcome, started_at=self._schedule.started(job))
+            outcome = Ready(outcome.clip_url, self._schedule.started(job))
             self._schedule.learn(job)
         return await self._settle(job, outcome)
 
@@ -827,31 +826,31 @@ class Engine:
         if job is None or job.state is not State.UNSURE or job.reference is None:
             del self._looks[job_id]
             return
-        with structlog.contextvars.bound_contextvars(job=job.id):
-            provider = self._providers.get(job.route)
-            if not isinstance(provider, FindsByReference):  # it went another way meanwhile
-                del self._looks[job_id]
-                return
-            try:
-                found = await provider.find(job.reference)
-                reach("engine.looked_up")
-            except ProviderError as error:
-                log.warning("look_up_failed", cause=error.cause, detail=error.detail)
-                await self._tell(job)
-                return
-            outcome: Outcome
-            if isinstance(found, Accepted):
-                outcome = Found(found.task, self._ownership.worker)
-            elif job.attempt < MOST_ATTEMPTS:
-                outcome = Absent(BUSY_PAUSE * 2 ** (job.attempt - 1))
-            else:
-                outcome = Refused(job.cause or Cause.NO_ANSWER)
-            try:
-                await self._settle(job, outcome)
-            except AlreadyThere:  # the member has queued the clip once more meanwhile
-                if isinstance(outcome, Absent):  # one of them is enough
-                    await self._settle(job, Refused(job.cause or Cause.NO_ANSWER))
-                # What is there is paid: it stays in doubt until the other take has ended, and is looked up again.
+        structlog.contextvars.bind_contextvars(job=job.id)  # of this task alone
+        provider = self._providers.get(job.route)
+        if not isinstance(provider, FindsByReference):  # it went another way meanwhile
+            del self._looks[job_id]
+            return
+        try:
+            found = await provider.find(job.reference)
+            reach("engine.looked_up")
+        except ProviderError as error:
+            log.warning("look_up_failed", cause=error.cause, detail=error.detail)
+            await self._tell(job)
+            return
+        outcome: Outcome
+        if isinstance(found, Accepted):
+            outcome = Found(found.task, self._ownership.worker)
+        elif job.attempt < MOST_ATTEMPTS:
+            outcome = Absent(BUSY_PAUSE * 2 ** (job.attempt - 1))
+        else:
+            outcome = Refused(job.cause or Cause.NO_ANSWER)
+        try:
+            await self._settle(job, outcome)
+        except AlreadyThere:  # the member has queued the clip once more meanwhile
+            if isinstance(outcome, Absent):  # one of them is enough
+                await self._settle(job, Refused(job.cause or Cause.NO_ANSWER))
+            # What is there is paid: it stays in doubt until the other take has ended, and is looked up again.
 
     async def _deliver(self, job: Job, term: int, *, again: bool) -> None:
         """Download and post a job that was ours in that term. `again`: somebody, here or elsewhere, may have posted it

@@ -77,7 +77,7 @@ class Ownership:
 
     def may_pay(self, term: int) -> bool:
         """Right before a paid call: with at least half of the fence left."""
-        return self.holds(term) and self.age < self._fence / 2
+        return self.term == term and self.age < self._fence / 2
 
     async def beat(self) -> bool:
         """Write the heartbeat when it is due. False: it could not be written."""

@@ -26,6 +26,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
+from itertools import compress
+from operator import is_not
 from typing import Any, TypeVar
 
 import stamina
@@ -939,13 +941,10 @@ class Store:
                 asked[job.id] = job, moved, outcome
         for job_id in sorted(asked):
             job, moved, _ = asked[job_id]
-            was = vars(job)
-            # Most fields are the very same object: comparing those would take longer than all the rest.
-            changed = {
-                name: value
-                for name, value in vars(moved).items()
-                if value is not was[name] and value != was[name]
-            }
+            # Most fields are the very same object: `moved` is a copy of the job, its fields in the same order.
+            was, now = vars(job), vars(moved)
+            other = compress(was, map(is_not, was.values(), now.values()))
+            changed = {name: now[name] for name in other if now[name] != was[name]}
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
             together[tuple(changed)].append(changed | guard)
         change = self._change_at_once if self._postgresql else self._change
@@ -1040,8 +1039,9 @@ def _as_looked_at() -> Select[Any]:
 
 @cache
 def _without_card() -> Update:
-    """The update that takes the cards off those of the jobs `ids` that are delivered."""
-    return update(jobs).where(among(jobs.c.id, "ids"), HAS_CARD_LEFT).values(card_id=None)
+    """The update that takes the cards off the jobs `ids`, all of them delivered, which is for good."""
+    # Said as HAS_CARD_LEFT, PostgreSQL would go through all that had one lately.
+    return update(jobs).where(among(jobs.c.id, "ids")).values(card_id=None)
 
 
 GUARD = {"b_id": jobs.c.id, "b_state": jobs.c.state, "b_version": jobs.c.version}
@@ -1409,7 +1409,12 @@ async def open_store(
 
     The folder of an SQLite file is made when it is missing.
     """
-    options: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": 0, "hide_parameters": True}
+    options: dict[str, Any] = {
+        "pool_size": CONNECTIONS,
+        "max_overflow": 0,
+        "hide_parameters": True,
+        "pool_use_lifo": True,
+    }
     if make_url(url).get_backend_name() == "sqlite":
         engine = sqlite_engine(url, read_only=read_only, **options)
     else:

@@ -99,7 +99,11 @@ def test_every_state_answers_every_outcome_as_drawn(state: State, outcome: Outco
         return
     fresh, worn = a_job(state), replace(a_job(state), recoveries=MOST_RECOVERIES)
 
-    assert {advance(job, outcome, LATER).state for job in (fresh, worn)} == goals
+    moved = [advance(job, outcome, LATER) for job in (fresh, worn)]
+
+    assert {job.state for job in moved} == goals
+    # The store compares the fields of the two side by side.
+    assert all(list(vars(job)) == list(vars(fresh)) for job in moved)
 
 
 def test_each_move_is_one_version_on() -> None:
@@ -107,6 +111,11 @@ def test_each_move_is_one_version_on() -> None:
     moved = advance(a_job(), CardPosted(7), LATER)
 
     assert (moved.version, moved.changed_at) == (1, LATER)
+
+
+def test_states_are_found_among_words() -> None:
+    """They are equal to their words, so they are alike in a set as well."""
+    assert {str(state) for state in State} == {state.value for state in State} == set(State)
 
 
 def test_still_rendering_changes_nothing() -> None:
