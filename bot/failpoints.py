@@ -25,6 +25,7 @@ FAIL_POINTS = (
     "engine.checked",
     "engine.checked_many",
     "http.saved",
+    "sketch.kept",
     "engine.fetched",
     "engine.other_fetched",
     "announcer.fitted",

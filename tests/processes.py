@@ -36,8 +36,23 @@ PROVIDERS: dict[str, Callable[..., Any]] = {
         clip=clip, polls_until_done=polls_until_done
     ),
 }
-VARIANTS = {"makevid": "kling", "kling": "kling-2.6", "runway": "gen4_turbo", "comfyui": "wan"}
-OTHERS = {"makevid": "luma", "kling": "kling-3.0", "runway": "gen4.5", "comfyui": "wan"}
+VARIANTS = {"makevid": "kling", "kling": "kling-2.6", "runway": "gen4_turbo"}
+VARIANTS |= {"comfyui": "wan", "sketch": "sketch"}
+OTHERS = VARIANTS | {"makevid": "luma", "kling": "kling-3.0", "runway": "gen4.5"}
+
+
+@dataclass
+class Sketches:
+    """What the built-in route was asked for, on all machines: it draws in the processes themselves."""
+
+    folder: Path
+    polls_until_done = 0
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted({path.stem for path in self.folder.glob("*/sketch/*.json")})
+
+    creates = tasks
 
 
 @dataclass
@@ -51,7 +66,7 @@ class Site:
     database: str
     discord: DiscordServer
     route: str
-    provider: MakevidServer | KlingServer | RunwayServer | ComfyUIServer
+    provider: MakevidServer | KlingServer | RunwayServer | ComfyUIServer | Sketches
     channel: int
     animatic: root.Animatic
     processes: list[Forked]
@@ -64,9 +79,12 @@ class Site:
         """Of one machine: all is shared but the folder of clips, and the shard."""
         path, shard = self.folder / f"{machine}.toml", self.shards.get(machine)
         shards = "" if shard is None else f"shard_ids = [{shard}]\nshard_count = {len(self.shards)}"
-        access, fallback, its_route = f'api_key = "{KEY}"', "", ""
+        fallback, its_route = "", ""
+        access = "" if isinstance(self.provider, Sketches) else f'base_url = "{self.provider.base_url}"\n'
         if self.route == "comfyui":
-            access = f'workflows.wan.file = "{WORKFLOW.as_posix()}"'
+            access += f'workflows.wan.file = "{WORKFLOW.as_posix()}"'
+        elif access:
+            access += f'api_key = "{KEY}"'
         if self.fallback:
             other = "kling" if self.route == "makevid" else "makevid"
             fallback = f'fallback = "{other}"\nfallback_variant = "{VARIANTS[other]}"'
@@ -94,7 +112,6 @@ class Site:
             [routes.{self.route}]
             slots = {self.slots}
             {access}
-            base_url = "{self.provider.base_url}"
             first_poll_seconds = 0.2
             [models.kling]
             route = "{self.route}"
@@ -206,8 +223,11 @@ async def open_site(
     folder.mkdir()
     clip = small_clip()
     async with AsyncExitStack() as stack:
-        server = PROVIDERS[route](clip=clip, api_key=KEY, polls_until_done=0)
-        provider = await stack.enter_async_context(server)
+        if route == "sketch":
+            provider = Sketches(folder)
+        else:
+            server = PROVIDERS[route](clip=clip, api_key=KEY, polls_until_done=0)
+            provider = await stack.enter_async_context(server)
         site = Site(folder, database, discord, route, provider, channel, None, [], slots)  # type: ignore[arg-type]
         if first_dies_at:
             assert await (await site.start("first", fail_at=first_dies_at)).wait() == KILLED

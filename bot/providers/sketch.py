@@ -18,7 +18,8 @@ from pathlib import Path
 from pydantic import Field
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected
-from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
+from bot.failpoints import reach
+from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
 from bot.providers.base import Capabilities, ClipRequest, Picture, PictureRules
 from bot.providers.settings import RouteSettings
 from bot.providers.sketch_render import RATIOS, Order, render
@@ -81,6 +82,7 @@ class Sketch:
             await asyncio.to_thread(self._keep, request)
         except OSError as error:
             raise ProviderRejected(Cause.BROKEN, f"cannot write to {self._folder}: {error}") from error
+        reach("sketch.kept")
         try:
             await self._begin(task)
         except BrokenExecutor as error:
@@ -88,6 +90,11 @@ class Sketch:
         except RuntimeError as error:  # the pool is closed: this process is about to end
             raise ProviderBusy("shutting down") from error
         return Accepted(task)
+
+    async def find(self, reference: str) -> Accepted | Absent:
+        """Whether the request was kept, on this machine, before the process died that was asked to draw it."""
+        kept = bool(_TASK.fullmatch(reference)) and await asyncio.to_thread(self._is_kept, reference)
+        return Accepted(reference) if kept else Absent()
 
     async def check(self, task: str) -> StillRendering | Ready | Broke:
         if not _TASK.fullmatch(task):
@@ -162,6 +169,10 @@ class Sketch:
             "end_picture": self._keep_picture(task, "end", request.end_picture),
         }
         _write(self._file(task, "json"), json.dumps(words).encode())
+
+    def _is_kept(self, task: str) -> bool:
+        """As a request, or as the clip that came of it."""
+        return any(self._file(task, kind).exists() for kind in ("json", "mp4"))
 
     def _keep_picture(self, task: str, kind: str, picture: Picture | None) -> bool:
         if picture is not None:

@@ -81,6 +81,7 @@ ONLY_ON = {
 AT_STOP = {"engine.stopped", "store.committed/Store.release"}
 # Between the intent to pay and the commit of the answer nobody can tell, where the route (makevid) has no look-up.
 IN_DOUBT = {"store.committed/Begun", "engine.paying", "route.answered/call", "store.uncommitted/Accepted"}
+SKETCHED = ("sketch.kept", "engine.paying", "store.uncommitted/Accepted")
 # Beside those and those of one route, where the two go apart.
 ROUTES_DIFFER = {"store.committed/Store.rescue", "store.committed/Accepted"}
 # Before anything is done for a clip; or one is the like of another, which `make test` has.
@@ -136,7 +137,7 @@ async def recover(site: Site, job: Job, *, doubt: bool = False, queued: bool = T
         assert await site.stop(second, recovering) == 0
         await much_later(site)
     # A doubt is an end only where nobody can be asked.
-    job = await site.ended(job, *(set(State) - OPEN if site.route == "kling" else ()))
+    job = await site.ended(job, *(set(State) - OPEN if site.route in ("kling", "sketch") else ()))
     if job.state is State.DELIVERED:  # the card goes too, however the process died
         await until(lambda: [message.id for message in site.messages()] == [job.post_id])
     if queued:
@@ -495,6 +496,8 @@ ROWS = [
     *(Row("runway", die_uploading, (row,), row == UPLOADED[-1]) for row in UPLOADED),
     # ComfyUI can be asked by our reference, wants every picture uploaded, and tells of one task at a time.
     *(Row("comfyui", die_working, (row,), usual=False) for row in (UPLOADED[-1], "engine.checked")),
+    # What sketch was asked for lies in files of its machine; on another one it is asked once more.
+    *(Row("sketch", die_working, (row,), row == SKETCHED[0]) for row in SKETCHED),
     *(one for row in PROBED for one in on_both(die_probing, row, usual=False)),
     *(one for row in REROUTED for one in on_both(die_rerouting, row, usual=False)),
 ]

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from bot.errors import Cause, ProviderBusy, ProviderRejected
-from bot.jobs.machine import Accepted, Broke, Ready, StillRendering
+from bot.jobs.machine import Absent, Accepted, Broke, Ready, StillRendering
 from bot.media.clip import probe
 from bot.providers.base import ClipRequest, Picture, Provider
 from bot.providers.sketch import Sketch
@@ -404,6 +404,27 @@ async def test_begins_again_after_a_restart(sketch: Sketch, desk: Desk, tmp_path
 
     assert isinstance(before_work, StillRendering)
     assert await after.check("ref-1") == Ready(clip_url="sketch:ref-1")
+
+
+async def test_finds_what_was_kept_before_a_death(sketch: Sketch, desk: Desk, tmp_path: Path) -> None:
+    """Before it is drawn, and after; what was not kept is absent, and drawn when it is asked for again."""
+    assert await sketch.find("ref-1") == Absent()
+
+    await sketch.submit(request())
+    after = Sketch(folder=tmp_path / "sketch", pool=(desk_after := Desk()))
+    found = await after.find("ref-1")
+
+    assert found == Accepted("ref-1")
+    await after.check("ref-1")
+    desk_after.work()
+    assert await after.check("ref-1") == Ready("sketch:ref-1")
+    assert await after.find("ref-1") == found
+    await after.aclose()
+
+
+@pytest.mark.parametrize("reference", ["", "../ref-1", "a" * 65])
+async def test_finds_nothing_under_what_is_no_file_name(sketch: Sketch, reference: str) -> None:
+    assert await sketch.find(reference) == Absent()
 
 
 async def test_asking_twice_draws_once(sketch: Sketch, desk: Desk) -> None:

@@ -11,10 +11,10 @@ import aiohttp
 from bot.providers.base import ClipRequest
 from bot.providers.sketch import Sketch
 from tests.providers.conftest import picture
-from tests.providers.contract import Case, Rig, Setup
+from tests.providers.contract import Case, Rig, Setup, apart
 
 ON_THIS_MACHINE = "nothing is sent: it is drawn on this machine, for nothing"
-HAPPENS = (Case.CLIP, Case.WAITS, Case.FAILED, Case.PROBED)
+HAPPENS = (Case.CLIP, Case.WAITS, Case.FAILED, Case.PROBED, Case.TWICE)
 
 
 class Pool(Executor):
@@ -39,7 +39,9 @@ class Pool(Executor):
 
 class SketchRig(Rig):
     name = "sketch"
+    expects: ClassVar = {Case.TWICE: apart(creates=1)}
     server: Pool
+    finds = True
     lacks: ClassVar = {case: ON_THIS_MACHINE for case in Case if case not in HAPPENS}
 
     @classmethod
