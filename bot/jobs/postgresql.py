@@ -1,6 +1,6 @@
 """Many rows in one statement, and several writes in one trip, as only PostgreSQL can take them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, TableValuedAlias, bindparam, column, func
@@ -15,6 +15,8 @@ def given_rows(columns: Mapping[str, ColumnElement[Any]], prefix: str = "") -> T
     return given.render_derived()
 
 
-def by_column(rows: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, list[Any]]:
-    """The same rows, as a list for each column."""
-    return {f"{prefix}{name}": [row[name] for row in rows] for name in rows[0]}
+def by_column(
+    names: Iterable[str], rows: Sequence[Mapping[str, Any]], prefix: str = ""
+) -> dict[str, list[Any]]:
+    """The same rows, as a list for each of these columns."""
+    return {f"{prefix}{name}": [row[name] for row in rows] for name in names}

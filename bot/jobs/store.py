@@ -18,7 +18,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
@@ -934,22 +933,22 @@ class Store:
         """Write moves, each with its event and its money. The jobs as they are now; None for one that someone else
         moved first: nothing of it was written."""
         asked: dict[str, Move] = {}
-        together: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        together: defaultdict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
         for job, moved, outcome in moves:
             # Of two at the same moment, the one that has seen more, for the other is stale; of two alike, the first.
             if job.id not in asked or asked[job.id][0].version < job.version:
                 asked[job.id] = job, moved, outcome
         for job_id in sorted(asked):
-            job, moved, _ = asked[job_id]
+            job, moved, outcome = asked[job_id]
             # Most fields are the very same object: `moved` is a copy of the job, its fields in the same order.
             was, now = vars(job), vars(moved)
             other = compress(was, map(is_not, was.values(), now.values()))
             changed = {name: now[name] for name in other if now[name] != was[name]}
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
-            together[tuple(changed)].append(changed | guard)
+            together[tuple(changed), job.state, moved.state, type(outcome)].append(changed | guard)
         change = self._change_at_once if self._postgresql else self._change
         saved: set[str] = set()
-        for columns, rows in together.items():
+        for (columns, *_), rows in together.items():
             saved.update(await change(connection, columns, rows, [asked[row["b_id"]] for row in rows]))
         for job_id in saved:
             reach("store.uncommitted", type(asked[job_id][2]).__name__)
@@ -964,7 +963,8 @@ class Store:
         rows: Sequence[dict[str, Any]],
         moves: Sequence[Move],
     ) -> Collection[str]:
-        """Write these columns of the rows that are as they were seen, with what the moves leave behind. Their ids."""
+        """Write these columns of the rows that are as they were seen, with the events and the money of their moves, all
+        along the same arrow. Their ids."""
         # An update of many does not tell which there were; but nobody else writes before this is over.
         seen = await connection.execute(_as_they_are(), {"ids": [row["b_id"] for row in rows]})
         as_seen = {tuple(row) for row in seen}
@@ -972,8 +972,10 @@ class Store:
         saved = {row["b_id"] for row in rows}
         if rows:
             await connection.execute(_guarded(columns), rows)
-            for table, left in _left_behind([move for move in moves if move[0].id in saved]):
-                await connection.execute(insert(table), left)
+            written = [move for move in moves if move[0].id in saved]
+            await connection.execute(insert(events), _happened(written))
+            if money := _money(written):
+                await connection.execute(insert(ledger), money)
         return saved
 
     async def _change_at_once(
@@ -985,11 +987,13 @@ class Store:
     ) -> Collection[str]:
         """As `_change`, in one statement of PostgreSQL."""
         # Mostly in the order of ids, so that two processes hardly ever wait for each other; if so, one does it again.
-        left = list(_left_behind(moves))
-        parameters = by_column(rows)
-        for table, some in left:
-            parameters |= by_column(some, prefix=table.name)
-        statement = _guarded_rows(columns, *(table for table, _ in left))
+        job, moved, outcome = moves[0]
+        own = tuple(name for name in columns if name not in ALIKE)
+        parameters: dict[str, Any] = by_column(("b_id", "b_version", *own), rows)
+        parameters |= {"from_state": job.state, "to_state": moved.state, "outcome": type(outcome).__name__}
+        if money := _money(moves):
+            parameters |= by_column(WRITTEN[ledger], money, prefix=ledger.name)
+        statement = _guarded_rows(own, pays=bool(money))
         return set((await connection.execute(statement, parameters)).scalars())
 
     async def _cards_gone(self, job_ids: Sequence[str]) -> list[None]:
@@ -1045,25 +1049,39 @@ def _without_card() -> Update:
 
 
 GUARD = {"b_id": jobs.c.id, "b_state": jobs.c.state, "b_version": jobs.c.version}
+ALIKE = ("state", "version")  # what moves along the same arrow change alike
 
 
 @cache
-def _guarded_rows(changing: tuple[str, ...], *leaving: Table) -> Select[Any]:
-    """The update of these columns in the rows that are as they were seen, and what their moves leave behind in these
-    tables, as one statement that returns their ids (PostgreSQL)."""
-    given = given_rows(GUARD | {name: jobs.c[name] for name in changing})
+def _guarded_rows(changing: tuple[str, ...], *, pays: bool) -> Select[Any]:
+    """The update of these columns, and of those that are ALIKE, in the rows that are as they were seen, with the events of
+    `outcome` and, where it `pays`, the given rows of the ledger: one statement that returns their ids (PostgreSQL)."""
+    from_state, to_state = (bindparam(name, type_=jobs.c.state.type) for name in ("from_state", "to_state"))
+    given = given_rows(
+        {"b_id": jobs.c.id, "b_version": jobs.c.version} | {one: jobs.c[one] for one in changing}
+    )
     moved = (
         update(jobs)
-        .where(*(column == given.c[name] for name, column in GUARD.items()))
-        .values({name: given.c[name] for name in changing})
-        .returning(jobs.c.id)
+        .where(jobs.c.id == given.c.b_id, jobs.c.version == given.c.b_version, jobs.c.state == from_state)
+        .values(
+            {name: given.c[name] for name in changing} | {"state": to_state, "version": jobs.c.version + 1}
+        )
+        .returning(jobs.c.id, jobs.c.changed_at, jobs.c.state, jobs.c.cause)
         .cte("moved")
     )
+    outcome = bindparam("outcome", type_=events.c.outcome.type)
+    event = {
+        "job_id": moved.c.id,
+        "at": moved.c.changed_at,
+        "outcome": outcome,
+        "from_state": from_state,
+        "to_state": moved.c.state,
+        "cause": moved.c.cause,
+    }
+    happened = insert(events).from_select(list(event), select(*event.values())).cte("new_events")
     ids = select(moved.c.id)
-    query = ids
-    for table in leaving:
-        query = query.add_cte(_new_rows(table, of=ids))
-    return query
+    query = ids.add_cte(happened)
+    return query.add_cte(_new_rows(ledger, of=ids)) if pays else query
 
 
 @cache
@@ -1234,53 +1252,53 @@ def _between(table: Table, after: str | None, last: str | None) -> Select[Any]:
     return query if last is None else query.where(table.c.job_id <= last)
 
 
-def _left_behind(
-    moves: Iterable[tuple[Job | None, Job, Outcome | None]],
-) -> Iterator[tuple[Table, list[dict[str, Any]]]]:
-    """What moves leave behind: their events, and their money, if any."""
-    happened, money = list[dict[str, Any]](), list[dict[str, Any]]()
-    for before, after, outcome in moves:
-        happened.append(
-            {
-                "job_id": after.id,
-                "at": after.changed_at,
-                "outcome": type(outcome).__name__ if outcome else REQUESTED,
-                "from_state": before.state if before else None,
-                "to_state": after.state,
-                "cause": after.cause,
-            }
-        )
-        for entry in entries(before, after, outcome):
+def _happened(moves: Iterable[tuple[Job | None, Job, Outcome | None]]) -> list[dict[str, Any]]:
+    """The events of moves."""
+    return [
+        {
+            "job_id": after.id,
+            "at": after.changed_at,
+            "outcome": type(outcome).__name__ if outcome else REQUESTED,
+            "from_state": before.state if before else None,
+            "to_state": after.state,
+            "cause": after.cause,
+        }
+        for before, after, outcome in moves
+    ]
+
+
+def _money(moves: Iterable[tuple[Job | None, Job, Outcome | None]]) -> list[dict[str, Any]]:
+    """What moves write into the ledger, if anything."""
+    return [
+        {
+            "job_id": after.id,
+            "at": after.changed_at,
+            "kind": entry.kind,
+            "cents": entry.cents,
+            "asker_id": after.asker_id,
+            "guild_id": after.guild_id,
+            "channel_id": after.counted_in,
+            "model": after.model,
             # What settles an earlier reservation belongs to its month, not to that of the one made with it.
-            of = after if before is None or entry.kind is Kind.RESERVE else before
-            money.append(
-                {
-                    "job_id": after.id,
-                    "at": after.changed_at,
-                    "kind": entry.kind,
-                    "cents": entry.cents,
-                    "asker_id": after.asker_id,
-                    "guild_id": after.guild_id,
-                    "channel_id": after.counted_in,
-                    "model": after.model,
-                    "reserved_at": of.reserved_at or of.created_at,
-                }
-            )
-    yield events, happened
-    if money:
-        yield ledger, money
+            "reserved_at": of.reserved_at or of.created_at,
+        }
+        for before, after, outcome in moves
+        for entry in entries(before, after, outcome)
+        for of in (after if before is None or entry.kind is Kind.RESERVE else before,)
+    ]
 
 
 async def _record(connection: AsyncConnection, new: Sequence[Job]) -> None:
     """Write new jobs, each with its first event and its reservation."""
-    rows = [(jobs, [vars(job) for job in new]), *_left_behind([(None, job, None) for job in new])]
+    moves = [(None, job, None) for job in new]
+    rows = {jobs: [vars(job) for job in new], events: _happened(moves), ledger: _money(moves)}
     if connection.dialect.name == "postgresql":
         parameters: dict[str, list[Any]] = {}
-        for table, some in rows:
-            parameters |= by_column(some, prefix=table.name)
-        await connection.execute(_new(*(table for table, _ in rows)), parameters)
+        for table, some in rows.items():
+            parameters |= by_column(WRITTEN[table], some, prefix=table.name)
+        await connection.execute(_new(*rows), parameters)
     else:
-        for table, some in rows:
+        for table, some in rows.items():
             await connection.execute(insert(table), some)
 
 
