@@ -54,8 +54,6 @@ class State(StrEnum):
     CANCELLED = "cancelled"
     UNDELIVERABLE = "undeliverable"
 
-    __hash__ = str.__hash__  # as what it equals; an enum's own hashes its name, in Python
-
 
 OPEN = frozenset(State) - {State.DELIVERED, State.FAILED, State.CANCELLED, State.UNDELIVERABLE}
 MOST_RECOVERIES = 8  # a job that outlived so many workers is what kills them

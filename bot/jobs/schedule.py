@@ -111,8 +111,8 @@ class Schedule:
             heappush(self._heap, (at, job_id))
 
     def _tidy(self) -> list[tuple[datetime, str]]:
-        """Due times and jobs, those below a place due no sooner: of tens of thousands only as many are looked at as have
-        to be."""
+        """The heap, without what is of the past at its front: below a place nothing is due sooner, so of tens of thousands
+        only few are looked at."""
         heap = self._heap
         while heap and self.due.get(heap[0][1]) != heap[0][0]:
             heappop(heap)

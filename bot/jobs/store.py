@@ -989,7 +989,7 @@ class Store:
         # Mostly in the order of ids, so that two processes hardly ever wait for each other; if so, one does it again.
         job, moved, outcome = moves[0]
         own = tuple(name for name in columns if name not in ALIKE)
-        parameters: dict[str, Any] = by_column(("b_id", "b_version", *own), rows)
+        parameters: dict[str, Any] = by_column((*GUARD, *own), rows)
         parameters |= {"from_state": job.state, "to_state": moved.state, "outcome": type(outcome).__name__}
         if money := _money(moves):
             parameters |= by_column(WRITTEN[ledger], money, prefix=ledger.name)
@@ -1057,12 +1057,11 @@ def _guarded_rows(changing: tuple[str, ...], *, pays: bool) -> Select[Any]:
     """The update of these columns, and of those that are ALIKE, in the rows that are as they were seen, with the events of
     `outcome` and, where it `pays`, the given rows of the ledger: one statement that returns their ids (PostgreSQL)."""
     from_state, to_state = (bindparam(name, type_=jobs.c.state.type) for name in ("from_state", "to_state"))
-    given = given_rows(
-        {"b_id": jobs.c.id, "b_version": jobs.c.version} | {one: jobs.c[one] for one in changing}
-    )
+    # With the states among them, though they are all `from_state`: of that alone, PostgreSQL would go through all in it.
+    given = given_rows(GUARD | {name: jobs.c[name] for name in changing})
     moved = (
         update(jobs)
-        .where(jobs.c.id == given.c.b_id, jobs.c.version == given.c.b_version, jobs.c.state == from_state)
+        .where(*(column == given.c[name] for name, column in GUARD.items()))
         .values(
             {name: given.c[name] for name in changing} | {"state": to_state, "version": jobs.c.version + 1}
         )

@@ -53,6 +53,7 @@ class Together(Generic[Item, Answer]):
             await asyncio.gather(self._task, return_exceptions=True)
         for _, answer in self._waiting:
             asyncio.Future.cancel(answer)
+        self._waiting.clear()
 
     async def _run(self) -> None:
         some: list[tuple[Item, asyncio.Future[Answer]]] = []

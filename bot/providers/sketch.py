@@ -92,7 +92,8 @@ class Sketch:
         return Accepted(task)
 
     async def find(self, reference: str) -> Accepted | Absent:
-        """Whether the request was kept, on this machine, before the process died that was asked to draw it."""
+        """Whether the request was kept before the process died that was asked to draw it. Absent, too, where that was on
+        another machine: drawn once more, it costs nothing."""
         kept = bool(_TASK.fullmatch(reference)) and await asyncio.to_thread(self._is_kept, reference)
         return Accepted(reference) if kept else Absent()
 

@@ -113,11 +113,6 @@ def test_each_move_is_one_version_on() -> None:
     assert (moved.version, moved.changed_at) == (1, LATER)
 
 
-def test_states_are_found_among_words() -> None:
-    """They are equal to their words, so they are alike in a set as well."""
-    assert {str(state) for state in State} == {state.value for state in State} == set(State)
-
-
 def test_still_rendering_changes_nothing() -> None:
     """Waiting is not written: the very same job comes back."""
     job = a_job(State.RENDERING)

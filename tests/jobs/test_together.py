@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from bot.errors import Refusal
-from bot.jobs.machine import CardPosted, Charge, Job, Posted, Ready, State, TriedAgain
+from bot.errors import Cause, Refusal
+from bot.jobs.machine import Cancelled, CardPosted, Charge, Job, Posted, Ready, Refused, State, TriedAgain
 from bot.jobs.store import AlreadyThere, Load, Store
+from bot.jobs.tables import events
 from bot.jobs.together import Together
 from tests.conftest import Clock
 
@@ -175,6 +177,37 @@ async def test_moves_of_many_kinds_keep_their_values_apart(store: Store, clock: 
     ]
 
 
+async def test_each_move_leaves_the_event_that_is_its_own(store: Store, clock: Clock) -> None:
+    """Of moves along the same arrow, too: when it was, and why. One that somebody else was before leaves none."""
+    requested = clock.now()
+    refused = [
+        await store.add(a_job(clock, n, state=State.PREPARING, cause=cause))
+        for n, cause in ((1, None), (2, Cause.BUSY), (3, None))
+    ]
+    cancelled = await store.add(a_job(clock, 4))
+    last = await store.advance(refused[2], Cancelled(), clock.now())
+    clock.pass_by(seconds=5)
+    later = clock.now()
+
+    await asyncio.gather(
+        store.advance(refused[0], Refused(Cause.BAD_INPUT), later),
+        store.advance(refused[1], Refused(Cause.MODERATION), requested),  # no later than it was made
+        store.advance(refused[2], Refused(Cause.BAD_INPUT), later),
+        store.advance(cancelled, Cancelled(), later),
+    )
+
+    assert last
+    columns = (events.c[name] for name in ("job_id", "at", "outcome", "from_state", "to_state", "cause"))
+    async with store.reading() as connection:
+        rows = await connection.execute(select(*columns).where(events.c.from_state.is_not(None)))
+    assert sorted(map(tuple, rows)) == [
+        ("job-001", later, "Refused", "preparing", "failed", "bad_input"),
+        ("job-002", requested, "Refused", "preparing", "failed", "moderation"),
+        ("job-003", requested, "Cancelled", "preparing", "cancelled", None),
+        ("job-004", later, "Cancelled", "draft", "cancelled", None),
+    ]
+
+
 async def test_a_member_with_the_clip_in_the_queue_twice_does_not_stop_others(
     store: Store, clock: Clock
 ) -> None:
@@ -259,7 +292,9 @@ async def test_who_is_cancelled_twice_waits_no_longer() -> None:
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_closing_leaves_nobody_waiting_who_asks_surely(cancelled: bool) -> None:
-    together = Together(Work(), most=1)
+    """And nothing that would be done later, when its asker has long been told otherwise."""
+    work = Work()
+    together = Together(work, most=1)
     asked = [asyncio.create_task(together.ask(n, surely=True)) for n in range(2)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -271,6 +306,9 @@ async def test_closing_leaves_nobody_waiting_who_asks_surely(cancelled: bool) ->
     done = await asyncio.gather(*asked, return_exceptions=True)
 
     assert all(isinstance(answer, asyncio.CancelledError) for answer in done)
+    work.go.release()
+    assert await together.ask(7) == 14
+    assert work.batches == [[0], [7]]
 
 
 async def test_who_is_cancelled_while_it_fails_is_cancelled() -> None:
