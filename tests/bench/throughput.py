@@ -302,7 +302,7 @@ async def measure(server: str, *, number: int, workers: tuple[int, ...], rounds:
     for name, n, _ in cases:
         asked, complete = middle[name, n]
         other = name in (ways[2][0], ways[3][0])
-        ratio = f"{middle[ways[1][0], n][1] / complete:.1f}" if other else ""
+        ratio = f"{middle[ways[1][0], n][1] / complete:.2f}" if other else ""
         table.add(name, n, f"{asked:,.0f}", f"{complete:,.0f}", ratio, "≥ 2" if other else "")
     return [table]
 
