@@ -3,31 +3,14 @@
 import random
 from datetime import timedelta
 
-from bot.jobs.machine import Charge, Job, State
+from bot.jobs.machine import State
 from bot.jobs.schedule import Schedule
 from bot.jobs.store import Store
 from bot.providers.base import Capabilities
 from tests.conftest import Clock
+from tests.jobs.test_store import a_job
 
 CAN = Capabilities(seconds=(5,))
-
-
-def rendering(clock: Clock, number: int) -> Job:
-    return Job(
-        id=f"job-{number:03}",
-        state=State.RENDERING,
-        created_at=clock.now(),
-        changed_at=clock.now(),
-        submitted_at=clock.now(),
-        channel_id=1,
-        asker_id=2,
-        model="free",
-        route="free",
-        variant="free",
-        prompt="rain",
-        seconds=5,
-        charge=Charge.RESERVED,
-    )
 
 
 def test_what_is_due_and_what_is_next_is_as_if_all_were_looked_at(store: Store, clock: Clock) -> None:
@@ -36,7 +19,8 @@ def test_what_is_due_and_what_is_next_is_as_if_all_were_looked_at(store: Store, 
     chance = random.Random(1)  # noqa: S311 - the same each time
     numbers = range(40)
     for _ in range(1500):
-        job = rendering(clock, chance.choice(numbers))
+        number = chance.choice(numbers)
+        job = a_job(clock, id=f"job-{number}", state=State.RENDERING, submitted_at=clock.now())
         match chance.randrange(6):
             case 0 | 1:
                 schedule.follow(job)
@@ -49,7 +33,7 @@ def test_what_is_due_and_what_is_next_is_as_if_all_were_looked_at(store: Store, 
         if not chance.randrange(100):
             schedule.shift(timedelta(seconds=-5))
         at = clock.now() + timedelta(seconds=chance.randrange(-10, 30))
-        besides = {f"job-{number:03}" for number in chance.sample(numbers, chance.randrange(len(numbers)))}
+        besides = {f"job-{number}" for number in chance.sample(numbers, chance.randrange(len(numbers)))}
 
         assert schedule.due_by(at) == {job_id for job_id, due in schedule.due.items() if due <= at}
         others = [due for job_id, due in schedule.due.items() if job_id not in besides]
