@@ -3,8 +3,8 @@
 Ours goes from the request at the desk to the post: six arrows, each a commit with its event and, where
 money is concerned, its ledger row, through the real desk, store and engine; only the provider and Discord
 are free and instantaneous. The others do nothing in a job: deferred one by one, run, marked as done. All ask with as many callers at once, from one
-process, and work in processes of their own, on the same server. The clock runs from the first request
-until all are done; what runs once, such as migrations, imports and the first jobs of all, is over before. Clips lie in memory.
+process, and work in processes of their own, on the same server. What runs once, such as migrations and imports,
+is over before, and so are the first jobs of all; then the clock runs from a request until all are done. Clips lie in memory.
 """
 # ruff: noqa: T201 - a benchmark prints its tables
 
@@ -74,7 +74,7 @@ async def race(
 ) -> tuple[float, float]:
     """Ask so often, CALLERS at a time, and wait until all is done; requests and complete jobs per second.
 
-    WARM jobs go before whose time does not count: every process has its statements compiled and its connections open then.
+    WARM jobs go before whose time does not count: most statements are compiled and most connections open then.
     """
 
     async def go(numbers: range) -> tuple[float, float]:

@@ -122,9 +122,8 @@ async def die_working(site: Site, row: str) -> None:
     await killed(dying)
     site.provider.polls_until_done = 0
     await recover(site, job, doubt=row in IN_DOUBT and site.route == "makevid")
-    if (
-        row == "sketch.kept" and second == "first"
-    ):  # what was asked for there was found, and not asked for again
+    if row == SKETCHED[0] and second == "first":
+        # What was asked for there is found, and not asked for again.
         assert (State.UNSURE, State.RENDERING) in await site.animatic.store.history(job.id)
 
 
