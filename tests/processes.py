@@ -79,12 +79,11 @@ class Site:
         """Of one machine: all is shared but the folder of clips, and the shard."""
         path, shard = self.folder / f"{machine}.toml", self.shards.get(machine)
         shards = "" if shard is None else f"shard_ids = [{shard}]\nshard_count = {len(self.shards)}"
-        fallback, its_route = "", ""
-        access = "" if isinstance(self.provider, Sketches) else f'base_url = "{self.provider.base_url}"\n'
-        if self.route == "comfyui":
-            access += f'workflows.wan.file = "{WORKFLOW.as_posix()}"'
-        elif access:
-            access += f'api_key = "{KEY}"'
+        access, fallback, its_route = "", "", ""
+        if not isinstance(self.provider, Sketches):  # which are asked for nowhere
+            workflow, key = f'workflows.wan.file = "{WORKFLOW.as_posix()}"', f'api_key = "{KEY}"'
+            access = f'base_url = "{self.provider.base_url}"\n'
+            access += workflow if self.route == "comfyui" else key
         if self.fallback:
             other = "kling" if self.route == "makevid" else "makevid"
             fallback = f'fallback = "{other}"\nfallback_variant = "{VARIANTS[other]}"'

@@ -942,8 +942,8 @@ class Store:
             job, moved, outcome = asked[job_id]
             # Most fields are the very same object: `moved` is a copy of the job, its fields in the same order.
             was, now = vars(job), vars(moved)
-            other = compress(was, map(is_not, was.values(), now.values()))
-            changed = {name: now[name] for name in other if now[name] != was[name]}
+            replaced = compress(was, map(is_not, was.values(), now.values()))
+            changed = {name: now[name] for name in replaced if now[name] != was[name]}
             guard = {"b_id": job.id, "b_state": job.state, "b_version": job.version}
             together[tuple(changed), job.state, moved.state, type(outcome)].append(changed | guard)
         change = self._change_at_once if self._postgresql else self._change

@@ -13,12 +13,12 @@ Answer = TypeVar("Answer")
 class _Surely(asyncio.Future[Answer]):
     """An answer that a cancelled caller still waits for, and is cancelled then; cancelled once more, it waits no longer."""
 
-    _given_up = False
+    _cancelled_once = False
 
     def cancel(self, msg: Any | None = None) -> bool:
-        if self._given_up:
+        if self._cancelled_once:
             return super().cancel(msg)
-        self._given_up = True
+        self._cancelled_once = True
         return False
 
 

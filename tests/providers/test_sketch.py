@@ -423,7 +423,13 @@ async def test_finds_what_was_kept_before_a_death(sketch: Sketch, desk: Desk, tm
 
 
 @pytest.mark.parametrize("reference", ["", "../ref-1", "a" * 65])
-async def test_finds_nothing_under_what_is_no_file_name(sketch: Sketch, reference: str) -> None:
+async def test_finds_nothing_under_what_is_no_file_name(
+    sketch: Sketch, tmp_path: Path, reference: str
+) -> None:
+    """Whatever lies there."""
+    (folder := tmp_path / "sketch").mkdir()
+    (folder / f"{reference}.json").write_text("{}")
+
     assert await sketch.find(reference) == Absent()
 
 
