@@ -60,6 +60,7 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
@@ -575,11 +576,16 @@ class Store:
 
     async def remember(self, key: str, value: str) -> None:
         async def work(connection: AsyncConnection) -> None:
-            changed = await connection.execute(update(notes).where(notes.c.key == key).values(value=value))
-            if not changed.rowcount:
-                await connection.execute(insert(notes).values(key=key, value=value))
+            await self._note(connection, key, value)
 
         await self._write(work, seconds=ACCEPT_SECONDS)
+
+    async def _note(self, connection: AsyncConnection, key: str, value: str) -> None:
+        """Write a note, or write it anew: also where another process has just written it for the first time."""
+        new = (postgresql.insert if self._postgresql else sqlite.insert)(notes).values(key=key, value=value)
+        await connection.execute(
+            new.on_conflict_do_update(index_elements=[notes.c.key], set_={"value": value})
+        )
 
     async def guild(self, guild_id: int | None) -> tuple[str, bool, bool]:
         """What a server has decided, as JSON; whether it is paused; whether all servers are."""
@@ -609,7 +615,7 @@ class Store:
                 changed = await connection.execute(delete(notes).where(notes.c.key == PAUSED))
                 was = bool(changed.rowcount)
                 if since:
-                    await connection.execute(insert(notes).values(key=PAUSED, value=since.isoformat()))
+                    await self._note(connection, PAUSED, since.isoformat())
             else:
                 await self._open_guild(connection, guild_id)
                 here = guilds.c.guild_id == guild_id

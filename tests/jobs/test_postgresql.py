@@ -366,3 +366,31 @@ async def test_moves_do_not_go_by_state_however_old_the_statistics_are(database:
         async with store.reading() as connection:
             plan = [row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
     assert not any("jobs_open" in line for line in plan), plan
+
+
+@pytest.mark.parametrize("what", ["remember", "pause"])
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_two_processes_may_write_the_same_note_for_the_first_time(
+    database: str, clock: Clock, what: str
+) -> None:
+    """As two do that start at the same moment, or two owners who pause: whoever comes later writes it anew."""
+    key = store_module.PAUSED if what == "pause" else "command_tree"
+    async with (
+        open_store(database) as store,
+        asyncpg.create_pool(plain(database), min_size=2, max_size=2) as pool,
+    ):
+        async with pool.acquire() as other, pool.acquire() as watching, asyncio.timeout(PATIENCE):
+            transaction = other.transaction()
+            await transaction.start()
+            await other.execute("INSERT INTO notes (key, value) VALUES ($1, 'theirs')", key)
+            writing = asyncio.create_task(
+                store.remember(key, "ours") if what == "remember" else store.pause(None, clock.now())
+            )
+            while not await watching.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0)
+                assert not writing.done()
+
+            await transaction.commit()
+            await writing
+
+        assert await store.recall(key) == ("ours" if what == "remember" else clock.now().isoformat())
